@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: spherical harmonics, layers, network, rollout and training step, in JAX."""

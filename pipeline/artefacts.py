@@ -1,0 +1,202 @@
+"""Artefacts: one file or directory that appears all at once and says what it is.
+
+Work happens under a temporary sibling name; only a complete artefact gets its final name, by a rename. Its attributes
+carry a description (see `describe`) by which a consumer, or the runner, tells whether it is the one it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transforms.errors import InputError
+
+__all__ = [
+    "ATTRIBUTE",
+    "DESCRIPTION_FILE",
+    "SCHEMA_VERSION",
+    "describe",
+    "digest",
+    "publishing",
+    "read_description",
+    "refuse_other",
+    "require",
+    "source_fingerprint",
+    "working_path",
+    "write_description",
+]
+
+SCHEMA_VERSION = 1
+ATTRIBUTE = "spherecast"
+DESCRIPTION_FILE = "_SUCCESS.json"
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of a JSON-serialisable value."""
+    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(kind: str, fingerprint: str = "", inputs: dict[str, str] | None = None, **facts: Any) -> dict[str, Any]:
+    """Return the description that every artefact carries.
+
+    Args:
+        kind: what it is, e.g. ``training store``.
+        fingerprint: hash of the configuration and inputs it was made from.
+        inputs: fingerprint of every upstream artefact, by name.
+        facts: what a consumer checks or a reader wants: period, grid, levels, time step, simulated or not.
+    """
+    return {
+        "kind": kind,
+        "schema": SCHEMA_VERSION,
+        "spherecast": version("spherecast"),
+        "fingerprint": fingerprint,
+        "inputs": inputs or {},
+        **facts,
+    }
+
+
+def read_description(path: str | Path) -> dict[str, Any] | None:
+    """Return the description of the artefact at `path`, or None where there is none or it cannot be read."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            if (path / DESCRIPTION_FILE).is_file():
+                return json.loads((path / DESCRIPTION_FILE).read_text())
+            return json.loads((path / "zarr.json").read_text())["attributes"][ATTRIBUTE]
+        if path.suffix == ".json":
+            return json.loads(path.read_text())[ATTRIBUTE]
+        if path.suffix == ".nc":
+            import netCDF4
+
+            with netCDF4.Dataset(path) as dataset:
+                return json.loads(dataset.getncattr(ATTRIBUTE))
+        if path.suffix == ".html":
+            head = path.open(encoding="utf-8").read(20_000)
+            match = re.search(rf'<script type="application/json" id="{ATTRIBUTE}">(.*?)</script>', head, re.DOTALL)
+            return json.loads(match.group(1)) if match else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return None
+
+
+def write_description(directory: Path, description: dict[str, Any]) -> None:
+    """Write the description of an artefact that is a plain directory."""
+    (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1) + "\n")
+
+
+def working_path(path: str | Path) -> Path:
+    """Return the sibling name under which the artefact at `path` is built."""
+    path = Path(path)
+    return path.with_name(f".partial-{path.name}")
+
+
+@contextlib.contextmanager
+def publishing(path: str | Path, *, keep_partial: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to write to; give it the final name when the block ends without error.
+
+    Anything already at `path` stays readable until then. A failed attempt's leftovers are removed at the next one, or
+    kept for it to go on with when `keep_partial` is set.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    path = Path(path)
+    partial = working_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not keep_partial:
+            _remove(partial)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write there ({error.strerror}). Choose a folder you can write to.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: cannot write there (read-only folder). Choose a folder you can write to.")
+    yield partial
+    if not partial.exists():
+        raise RuntimeError(f"{path}: nothing was written to {partial}")
+    retired = path.with_name(f".retired-{path.name}")
+    _remove(retired)
+    if path.exists():
+        path.rename(retired)
+    partial.rename(path)
+    _remove(retired)
+
+
+def refuse_other(path: str | Path, fingerprint: str, *, overwrite: bool) -> bool:
+    """Return whether `path` already holds the artefact with this fingerprint, so that no work is needed.
+
+    Raises:
+        InputError: something else is there and `overwrite` is not set.
+    """
+    path = Path(path)
+    if not path.exists():
+        return False
+    description = read_description(path)
+    if description is not None and description.get("fingerprint") == fingerprint:
+        return True
+    if overwrite:
+        return False
+    found = f"made from other settings or inputs ({description.get('fingerprint')})" if description else "not ours"
+    raise InputError(
+        f"{path}: exists and is {found}; expected {fingerprint}. Choose another path, or give --overwrite."
+    )
+
+
+def require(path: str | Path, kind: str, mend: str) -> dict[str, Any]:
+    """Return the description of an artefact that a stage needs.
+
+    Args:
+        mend: what to do when it is missing, e.g. ``run `spherecast preprocess` first``.
+
+    Raises:
+        InputError: it is missing, of another kind, or of another schema version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: the {kind} is missing; {mend}.")
+    description = read_description(path)
+    if description is None:
+        raise InputError(f"{path}: expected a {kind}, but it carries no description of itself; {mend}.")
+    if description.get("kind") != kind:
+        raise InputError(f"{path}: expected a {kind}, got a {description.get('kind')}; {mend}.")
+    if description.get("schema") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: has schema version {description.get('schema')}, expected {SCHEMA_VERSION}; make it again."
+        )
+    return description
+
+
+def source_fingerprint(path: str, storage_options: dict[str, Any] | None = None) -> str:
+    """Return a hash that changes when the source does.
+
+    A local file or store is told by names, sizes and modification times; a remote one by its metadata documents.
+
+    Raises:
+        InputError: nothing is at `path`.
+    """
+    if "://" not in path:
+        root = Path(path)
+        if not root.exists():
+            raise InputError(f"source.path: nothing is at {path}. Give the path of a zarr, netCDF or GRIB source.")
+        files = [root] if root.is_file() else sorted(entry for entry in root.rglob("*") if entry.is_file())
+        return digest([(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+    import fsspec
+
+    mapper = fsspec.get_mapper(path, **(storage_options or {}))
+    documents = {name: mapper[name].hex() for name in ("zarr.json", ".zmetadata", ".zattrs") if name in mapper}
+    return digest([path, documents])
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

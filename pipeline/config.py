@@ -1,0 +1,410 @@
+"""The configuration of a run: typed, checked before any work starts, and saved resolved in the run directory.
+
+A configuration is a YAML file (shipped in `pipeline/configs/`, or the user's own) plus ``a.b=c`` overrides. Each section
+is one class below; `dags.stages` says which stage reads which section, and a stage runs again only when a section it
+reads has changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from transforms.errors import InputError
+from transforms.variables import VARIABLES, known, wind_pairs
+
+__all__ = ["Config", "list_configs", "load_config", "parse_config"]
+
+WEATHERBENCH_LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors and values cannot change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _as_period(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+Instant = datetime
+Period = Annotated[tuple[Instant, Instant], BeforeValidator(_as_period)]
+"""First and last time, both included, UTC."""
+
+
+class GridConfig(Section):
+    """An equiangular grid, longitudes from 0."""
+
+    latitude: Annotated[int, Field(ge=4)]
+    longitude: Annotated[int, Field(ge=4)]
+    poles: bool = False
+
+
+class SourceConfig(Section):
+    """Where the raw data comes from."""
+
+    kind: Literal["store", "simulation", "waves"] = Field(
+        "store", description="a store to read, a SPEEDY simulation, or closed-form Rossby-Haurwitz waves"
+    )
+    path: str | None = Field(
+        None, description="local path or gs://, s3://, http(s):// address of a zarr, netCDF or GRIB"
+    )
+    rename: dict[str, str] = Field(default_factory=dict, description="name in the source: name in Spherecast")
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec, e.g. {token: anon}")
+    allow_missing: bool = Field(
+        False, description="record times with missing values and skip them, instead of refusing"
+    )
+
+    @model_validator(mode="after")
+    def _path_matches_kind(self) -> SourceConfig:
+        if self.kind != "store" and self.path is not None:
+            raise ValueError(f"path is set, but a source of kind {self.kind!r} makes its own data; remove source.path")
+        return self
+
+
+class SimulationConfig(Section):
+    """The simulated atmosphere (source.kind simulation) or the closed-form waves (source.kind waves)."""
+
+    truncation: Literal[21, 31, 42] = Field(21, description="spectral truncation of the simulation")
+    start: Instant = Field(datetime(2001, 1, 1), description="first time written, 00 UTC")
+    days: PositiveInt = Field(760, description="length written")
+    spinup_days: Annotated[int, Field(ge=0)] = Field(60, description="days from rest that are thrown away")
+    seed: int = Field(0, description="seed of the small perturbation the simulation starts from")
+    grid: GridConfig = GridConfig(latitude=33, longitude=64, poles=True)
+    levels: list[PositiveInt] = Field([250, 500, 850], description="pressure levels written, hPa")
+
+
+class DataConfig(Section):
+    """What the training store holds."""
+
+    grid: GridConfig = GridConfig(latitude=32, longitude=64)
+    method: Literal["conservative", "bilinear", "nearest"] = "conservative"
+    variables: Annotated[list[str], Field(min_length=1, description="prognostic variables, ARCO-ERA5 names")]
+    statics: list[str] = Field(default_factory=list, description="time-independent inputs")
+    levels: list[PositiveInt] = Field(default_factory=lambda: list(WEATHERBENCH_LEVELS), description="hPa")
+    time_step_hours: PositiveInt = Field(6, description="step of the store and of the model")
+    period: Period | None = Field(None, description="part of the source to prepare; all of it by default")
+    shard_times: PositiveInt = Field(128, description="time steps in one shard (one file) of the training store")
+
+    @model_validator(mode="after")
+    def _known_variables(self) -> DataConfig:
+        for name in self.variables:
+            if known(name).kind == "static":
+                raise ValueError(f"variables: {name} does not change in time; move it to data.statics")
+        for name in self.statics:
+            if known(name).kind != "static":
+                raise ValueError(f"statics: {name} changes in time; move it to data.variables")
+        for key in ("variables", "statics", "levels"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: {values} names something twice")
+        if any(VARIABLES[name].kind == "pressure" for name in self.variables) and not self.levels:
+            raise ValueError("levels: empty, but some variables are on pressure levels")
+        wind_pairs(self.variables)
+        return self
+
+
+class PeriodsConfig(Section):
+    """Disjoint periods of the training store; both ends included."""
+
+    train: Period | None = Field(None, description="training, statistics and climatology; all data by default")
+    validation: Period | None = None
+    test: Period | None = None
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> PeriodsConfig:
+        periods = [(name, getattr(self, name)) for name in ("train", "validation", "test")]
+        given = [(name, period) for name, period in periods if period is not None]
+        for name, (start, end) in given:
+            if start > end:
+                raise ValueError(f"{name}: starts {start:%Y-%m-%d %H} UTC after it ends {end:%Y-%m-%d %H} UTC")
+        if self.train is None and len(given) > 0:
+            raise ValueError("train: missing; give it, since validation or test are given")
+        for i, (name, (start, end)) in enumerate(given):
+            for other, (other_start, other_end) in given[i + 1 :]:
+                if start <= other_end and other_start <= end:
+                    raise ValueError(
+                        f"{other}: {other_start:%Y-%m-%d %H} to {other_end:%Y-%m-%d %H} UTC overlaps {name}, "
+                        f"{start:%Y-%m-%d %H} to {end:%Y-%m-%d %H} UTC; scores would be flattered. Move one of them"
+                    )
+        return self
+
+
+class ClimatologyConfig(Section):
+    """WeatherBench 2's climatology by hour and day of year."""
+
+    method: Literal["explicit", "fast"] = "explicit"
+    window_days: Annotated[int, Field(ge=1)] = Field(61, description="width of the triangular window, odd")
+
+    @model_validator(mode="after")
+    def _odd(self) -> ClimatologyConfig:
+        if self.window_days % 2 == 0:
+            raise ValueError(f"window_days: expected an odd number, got {self.window_days}")
+        return self
+
+
+class LevelConfig(Section):
+    """One resolution of the spectral U-Net."""
+
+    band_limit: Annotated[int, Field(ge=2)] = Field(description="degrees 0 .. band_limit - 1 are kept")
+    scalars: PositiveInt = Field(description="scalar channels")
+    vectors: Annotated[int, Field(ge=0)] = Field(description="tangent-vector channels")
+    blocks: PositiveInt = Field(description="residual blocks on the way down and again on the way up")
+
+
+class ModelConfig(Section):
+    """The spherical CNN."""
+
+    levels: Annotated[list[LevelConfig], Field(min_length=1, description="from the finest resolution to the coarsest")]
+    hidden_grid: Literal["linear", "dealiased"] = Field(
+        "linear", description="Gauss grid of the nonlinearity: as many latitudes as degrees, or half as many again"
+    )
+    filter_knots: PositiveInt | None = Field(None, description="knots of a localised filter; null: one per degree")
+    nonlinearity: Literal["phase_collapse", "gelu"] = "phase_collapse"
+    normalisation: Literal["rms", "none"] = Field("rms", description="spectral normalisation before each block")
+    standardisation: Literal["unified", "per_level"] = Field(
+        "unified", description="share one standard deviation over a variable's levels, or one for each level"
+    )
+    input_steps: PositiveInt = Field(1, description="states given to the network, t, t - step, ...")
+    solar: bool = Field(True, description="give top-of-atmosphere solar radiation as forcing")
+    clock: bool = Field(True, description="give time of day and year as forcing")
+    latitude: bool = Field(True, description="give sin(latitude) as static input")
+    remat: bool = Field(True, description="recompute each rollout step's activations in the backward pass")
+
+    @model_validator(mode="after")
+    def _descending(self) -> ModelConfig:
+        limits = [level.band_limit for level in self.levels]
+        if limits != sorted(set(limits), reverse=True):
+            raise ValueError(f"levels: expected band limits that decrease, got {limits}")
+        return self
+
+
+class RolloutStage(Section):
+    """One stage of the curriculum."""
+
+    steps: PositiveInt = Field(description="model steps unrolled in the loss")
+    updates: PositiveInt = Field(description="optimiser updates")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak of the cosine schedule")
+
+
+class TrainingConfig(Section):
+    """The optimiser and its curriculum."""
+
+    stages: Annotated[list[RolloutStage], Field(min_length=1)]
+    batch_size: PositiveInt = 2
+    seed: int = 0
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="of each stage's updates")
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="0 keeps the raw parameters")
+    variable_weights: dict[str, float] = Field(default_factory=dict, description="loss weight by variable; default 1")
+    level_weights: dict[int, float] = Field(default_factory=dict, description="loss weight by level, hPa; default 1")
+    validate_every: PositiveInt = Field(500, description="updates between validation losses")
+    validation_windows: PositiveInt = Field(32, description="windows of the validation period that are used")
+    checkpoint_every: PositiveInt = Field(500, description="updates between checkpoints")
+
+
+class ForecastConfig(Section):
+    """Which forecasts are made."""
+
+    lead_hours: PositiveInt = Field(120, description="longest lead time")
+    every_hours: PositiveInt = Field(12, description="interval between initial times in periods.test")
+    batch_size: PositiveInt = Field(8, description="initial times integrated together")
+    variables: list[str] | None = Field(None, description="variables written; all by default")
+
+
+class EvaluationConfig(Section):
+    """Which scores are computed (definitions: WeatherBench 2)."""
+
+    metrics: list[Literal["rmse", "mse", "mae", "bias", "acc"]] = Field(
+        default_factory=lambda: ["rmse", "mse", "mae", "bias", "acc"]
+    )
+    regions: Annotated[list[str], Field(min_length=1)] = Field(
+        default_factory=lambda: ["global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"]
+    )
+    skipna: bool = False
+
+
+class ReportConfig(Section):
+    """What the report shows first."""
+
+    title: str | None = None
+    headline: list[str] = Field(
+        default_factory=list, description="fields of the scorecard, as variable or variable@level; chosen when empty"
+    )
+
+
+class ExecutionConfig(Section):
+    """How the work is done. Nothing here changes a result, so nothing here makes a stage run again."""
+
+    beam: list[str] = Field(default_factory=lambda: ["--runner=DirectRunner"], description="Apache Beam options")
+    loader_memory_mb: PositiveInt = Field(1024, description="memory the training loader may keep decoded data in")
+
+
+class Config(Section):
+    """Everything a run needs."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    source: SourceConfig = SourceConfig()
+    simulation: SimulationConfig = SimulationConfig()
+    data: DataConfig
+    periods: PeriodsConfig = PeriodsConfig()
+    climatology: ClimatologyConfig = ClimatologyConfig()
+    model: ModelConfig
+    training: TrainingConfig
+    forecast: ForecastConfig = ForecastConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    report: ReportConfig = ReportConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        step = self.data.time_step_hours
+        for key in ("lead_hours", "every_hours"):
+            hours = getattr(self.forecast, key)
+            if hours % step:
+                raise ValueError(f"forecast.{key}: {hours} h is not a whole number of {step} h model steps")
+        for name in self.forecast.variables or []:
+            if name not in self.data.variables:
+                raise ValueError(f"forecast.variables: {name} is not among data.variables")
+        for name in self.training.variable_weights:
+            if name not in self.data.variables:
+                raise ValueError(f"training.variable_weights: {name} is not among data.variables")
+        finest = self.model.levels[0].band_limit
+        grid = self.data.grid
+        limit = min(grid.latitude - (1 if grid.poles else 0), grid.longitude // 2)
+        if finest > limit:
+            raise ValueError(
+                f"model.levels[0].band_limit: {finest} is more than the data grid of {grid.latitude} x {grid.longitude} "
+                f"determines; use at most {limit}"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the resolved configuration, every key spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def list_configs() -> dict[str, str]:
+    """Return the shipped configurations: name and its one-line description."""
+    folder = resources.files("pipeline") / "configs"
+    found = sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {name: yaml.safe_load((folder / f"{name}.yaml").read_text())["description"] for name in found}
+
+
+def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration and apply overrides.
+
+    Args:
+        config: name of a shipped configuration, path of a YAML file, or a run directory (its ``config.yaml`` is read).
+        overrides: ``a.b=value`` strings; values are YAML, list entries are addressed by their index.
+
+    Raises:
+        InputError: no such configuration, or a key or value that does not fit; every fault is listed.
+    """
+    path = Path(config)
+    if path.is_dir() and (path / "config.yaml").is_file():
+        text, origin = (path / "config.yaml").read_text(), str(path / "config.yaml")
+    elif path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise InputError(f"configuration {str(config)!r}: no such file.")
+        text, origin = path.read_text(), str(path)
+    else:
+        shipped = list_configs()
+        if str(config) not in shipped:
+            close = difflib.get_close_matches(str(config), shipped, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise InputError(
+                f"configuration {str(config)!r}: neither a YAML file, a run directory nor a shipped configuration "
+                f"({', '.join(shipped)}).{hint}"
+            )
+        text, origin = (resources.files("pipeline") / "configs" / f"{config}.yaml").read_text(), str(config)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{origin}: expected a mapping of sections, got {type(values).__name__}.")
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(values, origin)
+
+
+def parse_config(values: dict[str, Any], origin: str) -> Config:
+    """Validate `values`, naming `origin` in errors.
+
+    Raises:
+        InputError: one line for every fault, with the key, what was got and what was expected.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
+        raise InputError(f"configuration {origin}:\n{faults}") from error
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"override {override!r}: expected section.key=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not valid YAML.") from error
+    node: Any = values
+    *parents, last = key.split(".")
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(node, part, override)]
+            continue
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict | list):
+            raise InputError(f"override {override!r}: {part} is a value, not a section.")
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list, part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise InputError(f"override {override!r}: {part} is not an index of a list of {len(node)}.")
+    return int(part)
+
+
+def _explain(fault: dict[str, Any]) -> str:
+    location = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in fault["loc"][:-1]:
+            section = _field_type(section, part)
+        fields = list(getattr(section, "model_fields", {}))
+        close = difflib.get_close_matches(str(fault["loc"][-1]), fields, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(fields)}."
+        return f"{location}: unknown key. {hint}"
+    if fault["type"] == "missing":
+        return f"{location}: missing, and it has no default."
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{location}: {message}" if location else message
+    return f"{location}: {message}, got {fault['input']!r}."
+
+
+def _field_type(section: Any, part: Any) -> Any:
+    if isinstance(part, int):
+        return section
+    annotation = section.model_fields[part].annotation if hasattr(section, "model_fields") else None
+    arguments = [a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")]
+    return arguments[0] if arguments else annotation
