@@ -51,7 +51,7 @@ def test_layout_and_values(tmp_path):
     assert (int(result.samples), int(result.tendency_samples)) == (24, 23)
     weights = xr.DataArray(GRID.latitude_weights(), dims="latitude")
     everywhere = weights * xr.ones_like(data.land_sea_mask, dtype=float)
-    expected = data.astype(float).weighted(everywhere)
+    expected = data[["temperature"]].astype(float).weighted(everywhere)
     np.testing.assert_allclose(
         result.temperature.sel(statistic="std"), expected.std(["time", "latitude", "longitude"]).temperature, rtol=1e-9
     )
