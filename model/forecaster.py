@@ -1,0 +1,159 @@
+"""The forecaster: normalisation around the network, residual tendencies, and multistep rollout.
+
+This is the door of `model/`: states enter and leave as (batch, channel, latitude, longitude) in physical units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from model.harmonics import Table
+from model.network import NetworkConfig, SphericalUNet
+from transforms.grids import Grid
+
+__all__ = ["Channels", "Forecaster", "Normalisation"]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which channels of a state are scalars and which are components of tangent vectors.
+
+    Attributes:
+        scalars: indices of scalar channels.
+        eastward, northward: indices of the components of each vector, in the same order.
+    """
+
+    scalars: tuple[int, ...]
+    eastward: tuple[int, ...]
+    northward: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of channels of a state."""
+        return len(self.scalars) + len(self.eastward) + len(self.northward)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel constants, each of shape (channel,), in the units of the channel.
+
+    The components of a vector must share `std` and `tendency_std` and have zero `mean`, or equivariance is lost.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    tendency_std: np.ndarray
+
+
+class Forecaster(nnx.Module):
+    """Predicts the state one time step ahead: ``x(t + dt) = x(t) + tendency_std * network(x(t), forcing, statics)``."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        grid: Grid,
+        channels: Channels,
+        normalisation: Normalisation,
+        statics: np.ndarray,
+        *,
+        forcings: int,
+        input_steps: int = 1,
+        remat: bool = True,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Build the forecaster.
+
+        Args:
+            grid: grid of the states.
+            statics: normalised time-independent inputs, (static, latitude, longitude).
+            forcings: number of forcing fields given for every step.
+            input_steps: states given to the network, ``t, t - dt, ...``.
+            remat: recompute a step's activations in the backward pass, so that memory does not grow with steps.
+
+        Raises:
+            ValueError: constants of the wrong shape, or unequal constants within a vector.
+        """
+        for name in ("mean", "std", "tendency_std"):
+            value = np.asarray(getattr(normalisation, name))
+            if value.shape != (channels.count,):
+                raise ValueError(f"{name}: got shape {value.shape}, expected ({channels.count},)")
+            pair = value[list(channels.eastward)], value[list(channels.northward)]
+            if not np.array_equal(*pair) or (name == "mean" and np.any(pair)):
+                raise ValueError(f"{name}: components of a vector must share it (mean: be zero), got {pair}")
+        self.channels = channels
+        self.input_steps = input_steps
+        self.remat = remat
+        column = (slice(None), None, None)
+        self.mean = Table(jnp.asarray(normalisation.mean, jnp.float32)[column])
+        self.std = Table(jnp.asarray(normalisation.std, jnp.float32)[column])
+        self.tendency_std = Table(jnp.asarray(normalisation.tendency_std, jnp.float32)[column])
+        self.statics = Table(_to_nodal_layout(jnp.asarray(statics, jnp.float32)[None]))
+        self.network = SphericalUNet(
+            config,
+            grid,
+            in_scalars=input_steps * len(channels.scalars) + forcings + statics.shape[0],
+            in_vectors=input_steps * len(channels.eastward),
+            out_scalars=len(channels.scalars),
+            out_vectors=len(channels.eastward),
+            rngs=rngs,
+        )
+
+    def normalised_tendency(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
+        """Return the change over the next step in units of `tendency_std`.
+
+        Args:
+            history: states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude).
+            forcing: normalised forcings at t, (batch, forcing, latitude, longitude).
+
+        Returns:
+            (batch, channel, latitude, longitude).
+        """
+        normalised = (history - self.mean[...]) / self.std[...]
+
+        def pick(indices: tuple[int, ...]) -> jax.Array:
+            fields = normalised[:, :, jnp.asarray(indices, jnp.int32)]
+            return _to_nodal_layout(fields.reshape(fields.shape[0], -1, *fields.shape[3:]))
+
+        forcing = _to_nodal_layout(forcing)
+        batch = history.shape[0]
+        statics = jnp.broadcast_to(self.statics[...], (*forcing.shape[:2], batch, self.statics.shape[-1]))
+        scalars = jnp.concatenate([pick(self.channels.scalars), forcing, statics], axis=-1)
+        outputs = self.network(scalars, pick(self.channels.eastward), pick(self.channels.northward))
+        order = np.argsort([*self.channels.scalars, *self.channels.eastward, *self.channels.northward])
+        return jnp.concatenate(outputs, axis=-1)[..., order].transpose(2, 3, 1, 0)
+
+    def step(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
+        """Return the state at ``t + dt``, (batch, channel, latitude, longitude); arguments as above."""
+        return history[:, 0] + self.tendency_std[...] * self.normalised_tendency(history, forcing)
+
+    def rollout(self, history: jax.Array, forcings: jax.Array) -> jax.Array:
+        """Integrate one step for every forcing.
+
+        Args:
+            history: states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude).
+            forcings: normalised forcings at ``t, t + dt, ...``, (batch, step, forcing, latitude, longitude).
+
+        Returns:
+            States at ``t + dt, t + 2 dt, ...``, (batch, step, channel, latitude, longitude).
+        """
+        graph, state = nnx.split(self)
+
+        def body(carry: jax.Array, forcing: jax.Array) -> tuple[jax.Array, jax.Array]:
+            following = nnx.merge(graph, state).step(carry, forcing)
+            return jnp.concatenate([following[:, None], carry[:, :-1]], axis=1), following
+
+        if self.remat:
+            # The scan already keeps steps apart, so the barrier against common subexpressions would only cost time.
+            body = jax.checkpoint(body, prevent_cse=False)
+        _, states = jax.lax.scan(body, history, jnp.swapaxes(forcings, 0, 1))
+        return jnp.swapaxes(states, 0, 1)
+
+
+def _to_nodal_layout(fields: jax.Array) -> jax.Array:
+    """(batch, channel, latitude, longitude) to (longitude, latitude, batch, channel)."""
+    return fields.transpose(3, 2, 0, 1)
