@@ -1,0 +1,174 @@
+"""Which stages of a run have to work, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from dags.fingerprints import SOURCE_CONTENTS, Expectation, expectations, graph, source_contents
+from dags.stages import STAGES, Stage
+from dags.state import State, holds
+from pipeline.config import Config
+from transforms.errors import InputError
+
+__all__ = ["Step", "descendants", "expected_of", "plan", "upstream_faults"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What will be done about one stage.
+
+    Attributes:
+        work: whether the stage has to run.
+        why: the reason, for a person.
+        forced: whether it runs although its artefacts match.
+        anew: whether what an earlier attempt left unfinished is thrown away first.
+    """
+
+    stage: Stage
+    expected: Expectation
+    work: bool
+    why: str
+    forced: bool = False
+    anew: bool = False
+
+
+def expected_of(config: Config, state: State, stages: dict[str, Stage] = STAGES) -> dict[str, Expectation]:
+    """Return what each stage must be made from.
+
+    Once the source has been regridded it may be away: then it is taken to be what the run recorded, which is enough for
+    the stages after `regrid`.
+
+    Raises:
+        InputError: the source cannot be read and was never recorded.
+    """
+    try:
+        contents = source_contents(config.source)
+    except InputError:
+        contents = state.parts("regrid").get(SOURCE_CONTENTS)
+        recorded = expectations(config, contents, stages)
+        if contents is None or recorded["regrid"].parts != state.parts("regrid"):
+            raise
+        return recorded
+    return expectations(config, contents, stages)
+
+
+def plan(
+    config: Config,
+    directory: Path,
+    *,
+    start: str | None = None,
+    until: Collection[str] = (),
+    force: Collection[str] = (),
+    stages: dict[str, Stage] = STAGES,
+) -> list[Step]:
+    """Return a step for every stage asked for, in running order.
+
+    Args:
+        start: leave out all stages but this one and those after it; what they need must be there and match.
+        until: leave out the stages that none of these needs; all stages by default.
+        force: run these and everything after them although they match.
+
+    Raises:
+        InputError: a stage is not known, is not part of this run, or needs what is not there.
+    """
+    nodes = graph(config, stages)
+    for name in [*([start] if start else []), *until, *force]:
+        if name not in nodes:
+            reason = "does nothing where source.kind is store" if name in stages else "is not known"
+            raise InputError(f"stage {name!r} {reason}; the stages of this run are {', '.join(nodes)}.")
+    state = State(directory)
+    expected = expected_of(config, state, stages)
+    chosen = set(nodes)
+    if until:
+        chosen &= {above for name in until for above in _ancestors(nodes, name)}
+    if start:
+        chosen &= descendants(nodes, [start])
+        if not chosen:
+            raise InputError(f"nothing to run: {start} does not come before {' or '.join(until)}.")
+    outside = {up for name in chosen for up in nodes[name].upstream} - chosen
+    faults = upstream_faults(directory, [nodes[name] for name in nodes if name in outside], expected)
+    if faults:
+        raise InputError(
+            f"{', '.join(name for name in nodes if name in chosen)}: cannot start, since\n{faults}\n"
+            f"Run `spherecast run {directory}` to make what is missing."
+        )
+    for name in force:
+        if name not in chosen:
+            raise InputError(
+                f"--force {name}: not among the stages asked for ({', '.join(n for n in nodes if n in chosen)})."
+            )
+    forced = descendants(nodes, force) & chosen
+    steps = []
+    for name in nodes:
+        if name in chosen:
+            why, work = _reason(directory, state, nodes[name], expected[name], name in force, name in forced)
+            is_forced = work and holds(directory, nodes[name], expected[name].fingerprint) is None
+            steps.append(Step(nodes[name], expected[name], work, why, is_forced, name in force))
+    _check_needs(config, steps)
+    return steps
+
+
+def upstream_faults(directory: Path, upstream: list[Stage], expected: dict[str, Expectation]) -> str:
+    """Return one line for each of these stages whose artefacts are missing or do not match, or an empty text."""
+    faults = []
+    for stage in upstream:
+        fault = holds(directory, stage, expected[stage.name].fingerprint)
+        if fault:
+            faults.append(f"  {stage.name}: {fault}")
+    return "\n".join(faults)
+
+
+def descendants(nodes: dict[str, Stage], names: Collection[str]) -> set[str]:
+    """Return `names` and every stage that runs after one of them; `nodes` are in running order."""
+    found = set(names)
+    for name, stage in nodes.items():
+        if found.intersection(stage.upstream):
+            found.add(name)
+    return found
+
+
+def _reason(
+    directory: Path, state: State, stage: Stage, expected: Expectation, asked: bool, forced: bool
+) -> tuple[str, bool]:
+    if asked:
+        return "forced", True
+    fault = holds(directory, stage, expected.fingerprint)
+    if fault is None:
+        if forced:
+            return "comes after a forced stage", True
+        if state.stages.get(stage.name, {}).get("stale"):
+            return "comes after a stage that was forced earlier", True
+        return "up to date", False
+    if "missing" in fault:
+        return fault, True
+    before = state.parts(stage.name)
+    recorded = state.stages.get(stage.name, {})
+    if expected.parts.keys() != before.keys():
+        return fault, True
+    changed = [key for key in expected.parts if expected.parts[key] != before[key]]
+    reasons = []
+    if SOURCE_CONTENTS in changed:
+        changed.remove(SOURCE_CONTENTS)
+        reasons.append("the data at source.path changed")
+    if changed:
+        reasons.append(f"configuration changed: {', '.join(changed)}")
+    moved = [up for up, mark in expected.inputs.items() if recorded.get("inputs", {}).get(up) not in (None, mark)]
+    if moved:
+        reasons.append(f"upstream changed: {', '.join(moved)}")
+    return "; ".join(reasons) or fault, True
+
+
+def _check_needs(config: Config, steps: list[Step]) -> None:
+    """Refuse, before hours of work, what a later stage would refuse."""
+    for step in steps:
+        if step.stage.name == "forecast" and step.work and config.periods.test is None:
+            raise InputError(
+                "periods.test: not set, and forecasts start from its times. Give periods.train and periods.test, or "
+                "stop earlier with `spherecast preprocess` or --until train."
+            )
+
+
+def _ancestors(nodes: dict[str, Stage], name: str) -> set[str]:
+    return {name}.union(*(_ancestors(nodes, up) for up in nodes[name].upstream))
