@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,3 +29,18 @@ def real_data() -> Path:
 def reference() -> Path:
     """Folder of results of the official WeatherBench 2 on small stores."""
     return _folder(SHARED / "reference")
+
+
+@pytest.fixture(scope="session")
+def reference_stores(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that makes, once a session, the store of that name which the reference results belong to."""
+    folder = tmp_path_factory.mktemp("reference")
+
+    def stores(name: str) -> Path:
+        if not (folder / name).is_dir():
+            environment = {**os.environ, "REFERENCE_STORES": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+            script = [sys.executable, "-W", "ignore", str(reference / "make_data.py"), name]
+            subprocess.run(script, env=environment, check=True, capture_output=True)
+        return folder / name
+
+    return stores

@@ -1,0 +1,164 @@
+"""Climatology by hour and day of year, mean and standard deviation, with the two methods of WeatherBench 2.
+
+A triangular window runs over the days of the year, which form a ring. ``explicit`` takes a weighted mean and standard
+deviation over window and years together; ``fast`` first takes them over the years for each day and then smooths the two
+with the window. Both gather, for each hour and day, the number, sum and sum of squares over the years in one pass over
+time; the window is then a product with a banded matrix.
+
+Two habits of WeatherBench 2 0.2.1 are kept, since published scores carry them: ``explicit`` fills a value that is
+missing (NaN) at a stored time with that year's value of day 365 at the same hour, and so also day 366 of common years;
+``fast`` divides the window's sum by the number of days that are present, not by their weights. Days without any stored
+time are different: they are left out and the weights of the others renormalised, so that a store of a few weeks gets
+a climatology of those weeks and NaN elsewhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["DAYS", "Climatology", "window_weights"]
+
+DAYS = 366
+
+
+def window_weights(days: int) -> np.ndarray:
+    """Return the triangular window of an odd number of days, from 0 up to 1 and down to 0, with mean 1."""
+    half = days // 2
+    if half == 0:
+        return np.ones(1)
+    rise = np.linspace(0.0, 1.0, half + 1)
+    weights = np.concatenate([rise, rise[-2::-1]])
+    return weights / weights.mean()
+
+
+class Climatology:
+    """Gathers the climatology of one variable, block by block in the order of time.
+
+    Args:
+        times: all times that will be taken in, datetime64, shape (time,); they fix the hours, and whether the year has
+            365 days (no leap day among them; day 366 then repeats day 365) or 366.
+        method: ``explicit`` or ``fast``.
+        window: width of the window in days, odd.
+
+    Attributes:
+        hours: distinct hours of day, ascending, shape (hour,).
+    """
+
+    def __init__(self, times: np.ndarray, *, method: str = "explicit", window: int = 61) -> None:
+        if method not in ("explicit", "fast"):
+            raise ValueError(f"method: expected 'explicit' or 'fast', got {method!r}")
+        index = pd.DatetimeIndex(times)
+        self.hours = np.unique(index.hour.to_numpy()).astype(np.int64)
+        self._method, self._weights = method, window_weights(window)
+        self._days = DAYS if (index.day_of_year == DAYS).any() else DAYS - 1
+        self._stored = np.zeros((self.hours.size, self._days, 1), dtype=bool)
+        self._stored[np.searchsorted(self.hours, index.hour), index.day_of_year - 1] = True
+        # Sums are of differences from one sample, so that squares of a large mean do not drown the spread.
+        self._origin: np.ndarray | None = None
+        self._count = np.zeros((self.hours.size, self._days, 1))
+        self._year: int | None = None
+        self._missing: list[tuple[int, int, np.ndarray]] = []
+        self._last_days: dict[tuple[int, int], np.ndarray] = {}
+
+    def add(self, times: np.ndarray, values: np.ndarray) -> None:
+        """Take in the next times.
+
+        Args:
+            times: datetime64, ascending and later than all times taken in before, shape (time,).
+            values: shape (time, level, latitude, longitude); NaN is missing.
+        """
+        if self._origin is None:
+            self._shape = values.shape[1:]
+            first = values[0].reshape(-1).astype(np.float64)
+            self._origin = np.where(np.isfinite(first), first, 0.0)
+            size = (self.hours.size, self._days, first.size)
+            self._sum, self._square = np.zeros(size), np.zeros(size)
+        index = pd.DatetimeIndex(times)
+        hours, days = np.searchsorted(self.hours, index.hour), index.day_of_year.to_numpy() - 1
+        for hour, day, year, field in zip(hours, days, index.year, values, strict=True):
+            if year != self._year:
+                self._close_year()
+                self._year = year
+            departure = field.reshape(-1) - self._origin
+            self._enter(hour, day, departure)
+            if self._method == "explicit" and day >= DAYS - 2:
+                self._last_days[hour, day] = departure
+
+    def _enter(self, hour: int, day: int, departure: np.ndarray) -> None:
+        present = np.isfinite(departure)
+        if present.all():
+            self._count[hour, day] += 1.0
+        else:
+            if self._count.shape[-1] != departure.size:
+                self._count = np.repeat(self._count, departure.size, axis=-1)
+            self._count[hour, day] += present
+            departure = np.where(present, departure, 0.0)
+            if self._method == "explicit":
+                self._missing.append((hour, day, ~present))
+        self._sum[hour, day] += departure
+        self._square[hour, day] += np.square(departure)
+
+    def _close_year(self) -> None:
+        """Fill what the year lacks from its day 365."""
+        filling = {hour: departure for (hour, day), departure in self._last_days.items() if day == DAYS - 2}
+        missing, self._missing = self._missing, []
+        for hour, day, absent in missing:
+            if hour in filling:
+                fill = np.where(absent & np.isfinite(filling[hour]), filling[hour], 0.0)
+                self._count[hour, day] += absent & np.isfinite(filling[hour])
+                self._sum[hour, day] += fill
+                self._square[hour, day] += np.square(fill)
+        if self._days == DAYS:
+            for hour, departure in filling.items():
+                if (hour, DAYS - 1) not in self._last_days:
+                    self._enter(hour, DAYS - 1, departure)
+        self._missing, self._last_days = [], {}
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation, float32, (hour, dayofyear = 366, level, latitude, longitude)."""
+        self._close_year()
+        shape = (self.hours.size, DAYS, *self._shape)
+        mean, std = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        compute = self._explicit if self._method == "explicit" else self._fast
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for hour in range(self.hours.size):
+                for target, values in zip((mean, std), compute(hour), strict=True):
+                    target[hour, : self._days] = values.reshape(self._days, *self._shape)
+                    target[hour, self._days :] = target[hour, self._days - 1]
+        return mean, std
+
+    def _explicit(self, hour: int) -> tuple[np.ndarray, np.ndarray]:
+        count, total, square = (self._smooth(field[hour]) for field in (self._count, self._sum, self._square))
+        departure = total / count
+        variance = square / count - np.square(departure)
+        return departure + self._origin, np.sqrt(np.maximum(variance, 0.0))
+
+    def _fast(self, hour: int) -> tuple[np.ndarray, np.ndarray]:
+        count = self._count[hour]
+        departure = self._sum[hour] / count
+        variance = self._square[hour] / count - np.square(departure)
+        present = np.broadcast_to(count > 0, departure.shape)
+        stored = self._stored[hour].astype(np.float64)
+        share = self._smooth(stored) / self._smooth(stored, np.ones_like(self._weights))
+        number = self._smooth((count > 0).astype(np.float64), np.ones_like(self._weights))
+        number = np.where(share > 0, share * number, np.nan)
+        fields = (departure + self._origin, np.sqrt(np.maximum(variance, 0.0)))
+        mean, std = (self._smooth(np.where(present, field, 0.0)) / number for field in fields)
+        return mean, std
+
+    def _smooth(self, fields: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Return the weighted sum over the window around each day of the ring, (dayofyear, point) like `fields`."""
+        weights = self._weights if weights is None else weights
+        width, days = weights.size, fields.shape[0]
+        # Blocks of days share one small Toeplitz matrix: a third of the work of a full product for 61 days.
+        block = max(width - 1, 1)
+        band = np.zeros((block, block + width - 1))
+        for row in range(block):
+            band[row, row : row + width] = weights
+        result = np.empty_like(fields)
+        for start in range(0, days, block):
+            rows = min(block, days - start)
+            around = np.arange(start - width // 2, start + rows + width // 2) % days
+            result[start : start + rows] = band[:rows, : around.size] @ fields[around]
+        return result
