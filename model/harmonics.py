@@ -61,7 +61,7 @@ class Transform(nnx.Module):
         if band_limit > limit:
             raise ValueError(f"band_limit: got {band_limit}, but {grid} determines at most {limit}")
         self.band_limit = band_limit
-        nlat, nlon = grid.shape
+        nlon = grid.longitude.size
         orders = np.arange(band_limit)
         angle = np.deg2rad(grid.longitude)[:, None] * orders[None, :]
         amplitude = np.where(orders > 0, np.sqrt(2.0), 1.0)

@@ -84,7 +84,9 @@ class ZonalFilter(nnx.Module):
     ) -> None:
         """Initialise with equal matrices at all degrees, of variance ``scale**2 / in_channels``."""
         if knots is not None and not 2 <= knots <= band_limit:
-            raise ValueError(f"knots: got {knots}, expected 2 to the band limit {band_limit}, or None for one per degree")
+            raise ValueError(
+                f"knots: got {knots}, expected 2 to the band limit {band_limit}, or None for one per degree"
+            )
         matrix = jax.random.normal(rngs.params(), (in_channels, out_channels)) * (scale / math.sqrt(in_channels))
         count = band_limit if knots is None else knots
         self.weight = nnx.Param(jnp.broadcast_to(matrix, (count, in_channels, out_channels)))

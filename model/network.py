@@ -104,7 +104,9 @@ class SphericalUNet(nnx.Module):
 
         self.encoder = linear(first, in_scalars + 2 * in_vectors, channels(first))
         self.decoder = linear(first, channels(first), out_scalars + 2 * out_vectors, scale=0.0)
-        hidden = [Transform(_hidden_grid(level.band_limit, config.hidden_grid), level.band_limit) for level in config.levels]
+        hidden = [
+            Transform(_hidden_grid(level.band_limit, config.hidden_grid), level.band_limit) for level in config.levels
+        ]
         self.down = nnx.List(blocks(level, transform) for level, transform in zip(config.levels, hidden, strict=True))
         finer = list(zip(config.levels[:-1], hidden[:-1], strict=True))
         self.up = nnx.List(blocks(level, transform) for level, transform in finer)
@@ -151,5 +153,3 @@ def _hidden_grid(band_limit: int, kind: str) -> Grid:
         raise ValueError(f"hidden_grid: got {kind!r}, expected 'linear' or 'dealiased'")
     nlat = band_limit if kind == "linear" else (3 * band_limit + 1) // 2
     return Grid.gaussian(nlat + nlat % 2)
-
-

@@ -1,0 +1,163 @@
+"""Checkpoints: saving and resuming training, and rebuilding a forecaster from one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from model.forecaster import Forecaster, Normalisation
+from model.network import Level, NetworkConfig
+from model.training import TrainState
+from pipeline.artefacts import require
+from pipeline.config import ModelConfig
+from pipeline.layout import StateLayout
+from transforms.forcings import forcing_names
+from transforms.grids import Grid
+
+__all__ = ["CheckpointStore", "ForecasterSpec", "load_forecaster"]
+
+SPEC_FILE = "forecaster.json"
+
+
+@dataclass(frozen=True)
+class ForecasterSpec:
+    """All that defines a forecaster except its parameters; saved beside them.
+
+    Attributes:
+        layout: channels of a state.
+        grid: grid of the states.
+        time_step_hours: model step.
+        model: configuration of the network.
+        normalisation: per-channel constants.
+        statics: names of the time-independent inputs.
+        static_fields: normalised, (static, latitude, longitude).
+    """
+
+    layout: StateLayout
+    grid: Grid
+    time_step_hours: int
+    model: ModelConfig
+    normalisation: Normalisation
+    statics: tuple[str, ...]
+    static_fields: np.ndarray
+
+    def build(self, seed: int = 0) -> Forecaster:
+        """Return a forecaster with initial parameters."""
+        levels = tuple(Level(**level.model_dump()) for level in self.model.levels)
+        network = NetworkConfig(
+            levels,
+            hidden_grid=self.model.hidden_grid,
+            filter_knots=self.model.filter_knots,
+            nonlinearity=self.model.nonlinearity,
+            normalise=self.model.normalisation == "rms",
+        )
+        return Forecaster(
+            network,
+            self.grid,
+            self.layout.channels,
+            self.normalisation,
+            self.static_fields,
+            forcings=len(forcing_names(solar=self.model.solar, clock=self.model.clock)),
+            input_steps=self.model.input_steps,
+            remat=self.model.remat,
+            rngs=nnx.Rngs(seed),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write the specification into a checkpoint directory."""
+        value = {
+            "variables": self.layout.variables,
+            "levels": self.layout.levels,
+            "time_step_hours": self.time_step_hours,
+            "model": self.model.model_dump(mode="json"),
+            "latitude": self.grid.latitude.tolist(),
+            "longitude": self.grid.longitude.tolist(),
+            "normalisation": {key: array.tolist() for key, array in asdict(self.normalisation).items()},
+            "statics": self.statics,
+        }
+        (directory / SPEC_FILE).write_text(json.dumps(value, indent=1) + "\n")
+        np.save(directory / "statics.npy", self.static_fields)
+
+    @classmethod
+    def load(cls, directory: Path) -> ForecasterSpec:
+        """Read what `save` wrote."""
+        value = json.loads((directory / SPEC_FILE).read_text())
+        return cls(
+            StateLayout(tuple(value["variables"]), tuple(value["levels"])),
+            Grid(np.array(value["latitude"]), np.array(value["longitude"])),
+            value["time_step_hours"],
+            ModelConfig.model_validate(value["model"]),
+            Normalisation(**{key: np.array(array) for key, array in value["normalisation"].items()}),
+            tuple(value["statics"]),
+            np.load(directory / "statics.npy"),
+        )
+
+
+class CheckpointStore:
+    """The Orbax checkpoints of one training, the latest two kept, written while training goes on."""
+
+    def __init__(self, directory: Path) -> None:
+        # Orbax logs each step of a save at INFO; a user reads the training log for the training.
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        self._manager = ocp.CheckpointManager(
+            directory.resolve(), options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+        )
+
+    def latest(self) -> int | None:
+        """Return the number of updates of the latest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, update: int, state: TrainState, progress: dict[str, Any]) -> None:
+        """Save asynchronously.
+
+        Args:
+            progress: JSON-serialisable position in the curriculum and in the data.
+        """
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), progress=ocp.args.JsonSave(progress))
+        self._manager.save(update, args=items)
+
+    def restore_progress(self, update: int) -> dict[str, Any]:
+        """Return the position saved with a checkpoint."""
+        return self._manager.restore(update, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+
+    def restore(self, update: int, like: TrainState) -> TrainState:
+        """Return the saved state, placed as `like` is."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return TrainState(**self._manager.restore(update, args=items)["state"])
+
+    def restore_average(self, like: nnx.State) -> nnx.State:
+        """Return the latest averaged parameters, placed as `like` is."""
+        abstract = {"ema": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
+        arguments = ocp.args.PyTreeRestore(
+            abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
+        )
+        return self._manager.restore(self.latest(), args=ocp.args.Composite(state=arguments))["state"]["ema"]
+
+    def close(self) -> None:
+        """Wait until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def load_forecaster(checkpoints: Path) -> tuple[Forecaster, ForecasterSpec]:
+    """Return the trained forecaster (its averaged parameters) and its specification.
+
+    Raises:
+        InputError: no published checkpoint is there.
+    """
+    require(checkpoints, "checkpoint", "run `spherecast train` first")
+    spec = ForecasterSpec.load(checkpoints)
+    forecaster = spec.build()
+    store = CheckpointStore(checkpoints)
+    nnx.update(forecaster, store.restore_average(nnx.state(forecaster, nnx.Param)))
+    store.close()
+    return forecaster, spec

@@ -1,0 +1,105 @@
+"""How a state's variables and levels lie in the channel axis of the model's arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+
+from model.forecaster import Channels, Normalisation
+from pipeline.config import Config
+from transforms.errors import InputError
+from transforms.variables import channel_names, known, wind_pairs
+
+__all__ = ["StateLayout", "normalisation"]
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """The fields of a state in channel order: variable by variable, each from its first to its last level.
+
+    Attributes:
+        variables: prognostic variables.
+        levels: pressure levels in hPa.
+    """
+
+    variables: tuple[str, ...]
+    levels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> StateLayout:
+        """Return the layout that a configuration describes."""
+        return cls(tuple(config.data.variables), tuple(config.data.levels))
+
+    @cached_property
+    def fields(self) -> list[tuple[str, int | None]]:
+        """(variable, level) of every channel; level is None for surface variables."""
+        return channel_names(self.variables, self.levels)
+
+    @cached_property
+    def channels(self) -> Channels:
+        """Which channels are scalars and which are components of winds."""
+        index = {field: i for i, field in enumerate(self.fields)}
+        east, north = [], []
+        for u, v in wind_pairs(self.variables):
+            for name, level in self.fields:
+                if name == u:
+                    east.append(index[u, level])
+                    north.append(index[v, level])
+        scalars = [i for i in range(len(self.fields)) if i not in {*east, *north}]
+        return Channels(tuple(scalars), tuple(east), tuple(north))
+
+    def slices(self) -> dict[str, slice]:
+        """Return the channels of every variable."""
+        names = [name for name, _ in self.fields]
+        return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in self.variables}
+
+    def unpack(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        """Split (..., channel, latitude, longitude) into variables (..., [level], latitude, longitude)."""
+        parts = {name: states[..., channels, :, :] for name, channels in self.slices().items()}
+        return {name: part if known(name).kind == "pressure" else part[..., 0, :, :] for name, part in parts.items()}
+
+
+def normalisation(layout: StateLayout, statistics: xr.Dataset, *, unified: bool) -> Normalisation:
+    """Return the network's per-channel constants.
+
+    Winds are not centred and their components share one spread, so that the network keeps its equivariance.
+
+    Args:
+        statistics: as `pipeline.statistics` writes it.
+        unified: share the spread of states over the levels of a variable (root mean square), too.
+
+    Raises:
+        InputError: statistics lack a variable or level, or a field does not change in time.
+    """
+    values = {key: np.empty(len(layout.fields)) for key in ("mean", "std", "tendency_std")}
+    for i, (name, level) in enumerate(layout.fields):
+        if name not in statistics:
+            raise InputError(f"{name}: missing from the statistics, which have {', '.join(map(str, statistics))}.")
+        field = statistics[name]
+        if level is not None:
+            if level not in field.level.values:
+                raise InputError(f"{name}: level {level} hPa is missing from the statistics.")
+            field = field.sel(level=level)
+        for key in values:
+            values[key][i] = float(field.sel(statistic=key))
+    channels = layout.channels
+    east, north = np.asarray(channels.eastward, int), np.asarray(channels.northward, int)
+    for key in ("std", "tendency_std"):
+        shared = np.sqrt(0.5 * (values[key][east] ** 2 + values[key][north] ** 2))
+        values[key][east] = values[key][north] = shared
+    values["mean"][east] = values["mean"][north] = 0.0
+    if unified:
+        for group in layout.slices().values():
+            values["std"][group] = np.sqrt(np.mean(values["std"][group] ** 2))
+    for i, (name, level) in enumerate(layout.fields):
+        for key in ("std", "tendency_std"):
+            if not values[key][i] > 0:
+                where = name if level is None else f"{name} at {level} hPa"
+                raise InputError(
+                    f"{where}: {key} is {values[key][i]:g}, expected a positive spread. The training period must hold "
+                    "at least two consecutive times in which the field changes; extend periods.train."
+                )
+    return Normalisation(**values)
