@@ -1,0 +1,127 @@
+"""Recognising wrong units: by what the source says, and by values that no atmosphere has."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from transforms.variables import Variable
+
+__all__ = ["height_fault", "same_units", "standard_height", "units_fault"]
+
+GRAVITY = 9.80665
+"""Standard gravity, m s**-2, by which ECMWF divides geopotential to get geopotential height."""
+
+_SYNONYMS = {
+    **dict.fromkeys(("meter", "metre", "meters", "metres"), "m"),
+    **dict.fromkeys(("second", "seconds", "sec"), "s"),
+    **dict.fromkeys(("kelvin", "degk", "deg_k", "degree_kelvin", "degrees_kelvin"), "K"),
+    **dict.fromkeys(("pascal", "pascals"), "Pa"),
+    **dict.fromkeys(("kilogram", "kilograms"), "kg"),
+}
+_NUMBER = frozenset(("", "1", "0-1", "(0 - 1)", "(0-1)", "0 - 1", "fraction", "dimensionless", "proportion", "none"))
+
+# House units: (other spellings, factor, offset); house value = factor * value + offset.
+_CONVERSIONS = {
+    "K": [
+        (("degc", "c", "celsius", "deg_c", "°c", "degree_celsius", "degrees_celsius", "degrees celsius"), 1.0, 273.15)
+    ],
+    "m**2 s**-2": [(("m", "gpm", "dynamic meter", "geopotential meter", "geopotential metre"), GRAVITY, 0.0)],
+    "Pa": [(("hpa", "mb", "mbar", "millibar", "millibars"), 100.0, 0.0)],
+    "kg kg**-1": [(("g/kg", "g kg**-1", "g kg-1"), 0.001, 0.0)],
+    "m": [(("mm", "kg m**-2", "kg m-2", "kg/m2", "kg/m^2"), 0.001, 0.0), (("cm",), 0.01, 0.0)],
+    "m s**-1": [(("knots", "knot", "kt", "kts"), 0.514444, 0.0), (("km/h", "km h-1", "km h**-1"), 1 / 3.6, 0.0)],
+    "Pa s**-1": [(("hpa/s", "hpa s-1", "hpa s**-1", "mb/s"), 100.0, 0.0)],
+    "1": [(("%", "percent"), 0.01, 0.0)],
+}
+_NAMES = {273.15: "degrees Celsius", GRAVITY: "geopotential height in metres"}
+
+
+def same_units(given: str, expected: str) -> bool:
+    """Whether two spellings mean the same units, e.g. ``m2/s2`` and ``m**2 s**-2``."""
+    return _parse(given) == _parse(expected)
+
+
+def units_fault(variable: Variable, units: str | None, low: float, high: float) -> str | None:
+    """Say what is wrong with the units or the values of a variable, or None.
+
+    Args:
+        units: its units attribute, or None where it has none; then only the values speak.
+        low, high: smallest and largest value, NaN where unknown.
+    """
+    expected = variable.units
+    seen = f"values from {low:.6g} to {high:.6g}"
+    if units is not None and not same_units(units, expected):
+        for spellings, factor, offset in _CONVERSIONS[expected]:
+            if units.strip().lower() in spellings:
+                return (
+                    f"{variable.name}: units are {units!r}{_called(factor, offset)}, expected {expected!r} ({seen}). "
+                    f"Convert the source: {_recipe(factor, offset)}."
+                )
+        return (
+            f"{variable.name}: units are {units!r}, expected {expected!r} ({seen}). "
+            "Convert the source, or correct its units attribute."
+        )
+    if not (low < variable.minimum or high > variable.maximum):
+        return None
+    bounds = f"{variable.minimum:g} to {variable.maximum:g} {expected}"
+    for _, factor, offset in _CONVERSIONS[expected]:
+        if variable.minimum <= factor * low + offset and factor * high + offset <= variable.maximum:
+            return (
+                f"{variable.name}: {seen} look like other units{_called(factor, offset)}; expected {bounds}. "
+                f"Convert the source: {_recipe(factor, offset)}."
+            )
+    return f"{variable.name}: {seen}; expected {bounds}. The units are wrong or the data are broken; mend the source."
+
+
+def height_fault(name: str, mean: float, level: int) -> str | None:
+    """Say so when the mean of geopotential on a pressure level is a height in metres, or None."""
+    height = standard_height(level)
+    if height < 1000.0 or not 0.5 < mean / height < 2.0:
+        return None
+    return (
+        f"{name}: mean of {mean:.6g} at {level} hPa looks like geopotential height in metres (standard atmosphere "
+        f"{height:.0f} m); expected about {GRAVITY * height:.0f} m**2 s**-2. Convert the source: multiply by {GRAVITY}."
+    )
+
+
+def standard_height(level: float) -> float:
+    """Height of a pressure level, hPa, in the International Standard Atmosphere, m (below 20 km; isothermal above)."""
+    if level > 226.32:
+        return 44330.8 * (1.0 - (level / 1013.25) ** 0.190263)
+    return 11_000.0 + 6341.62 * float(np.log(226.32 / level))
+
+
+def _parse(units: str) -> dict[str, int] | str:
+    """Exponent by base unit; the text itself where it is not a product of powers."""
+    text = units.strip()
+    if text.lower() in _NUMBER:
+        return {}
+    text = text.replace("**", "").replace("^", "").replace("²", "2").replace("⁻", "-").replace("¹", "1")
+    tokens = re.findall(r"/|[A-Za-z_°%]+(?:[+-]?\d+)?", text)
+    if re.sub(r"[\s*.·]", "", text) != "".join(tokens):
+        return text
+    exponents: dict[str, int] = {}
+    sign = 1
+    for token in tokens:
+        if token == "/":
+            sign = -1
+            continue
+        base, power = re.fullmatch(r"([A-Za-z_°%]+)([+-]?\d+)?", token).groups()
+        base = _SYNONYMS.get(base.lower(), base)
+        exponents[base] = exponents.get(base, 0) + sign * int(power or 1)
+        sign = 1
+    return {base: power for base, power in exponents.items() if power}
+
+
+def _called(factor: float, offset: float) -> str:
+    name = _NAMES.get(offset or factor)
+    return f" ({name})" if name else ""
+
+
+def _recipe(factor: float, offset: float) -> str:
+    if offset:
+        return f"add {offset:g}"
+    return f"divide by {1 / factor:g}" if factor < 1 and math.isclose(1 / factor % 1, 0) else f"multiply by {factor:g}"
