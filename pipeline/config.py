@@ -335,17 +335,17 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise InputError(f"{origin}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{origin}: expected a mapping of sections, got {type(values).__name__}.")
-    for override in overrides:
-        _apply_override(values, override)
-    return parse_config(values, origin)
+    return parse_config(values, origin, overrides)
 
 
-def parse_config(values: dict[str, Any], origin: str) -> Config:
-    """Validate `values`, naming `origin` in errors.
+def parse_config(values: dict[str, Any], origin: str, overrides: Iterable[str] = ()) -> Config:
+    """Validate `values` after applying overrides (see `load_config`) to them, naming `origin` in errors.
 
     Raises:
         InputError: one line for every fault, with the key, what was got and what was expected.
     """
+    for override in overrides:
+        _apply_override(values, override)
     try:
         return Config.model_validate(values)
     except ValidationError as error:

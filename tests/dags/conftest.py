@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -21,7 +23,7 @@ SCRIPT = Path(__file__).with_name("fake_chain.py")
 
 
 @pytest.fixture(scope="session")
-def chain():
+def chain() -> ModuleType:
     """The module of fake stages."""
     spec = importlib.util.spec_from_file_location("fake_chain", SCRIPT)
     module = importlib.util.module_from_spec(spec)
@@ -29,37 +31,60 @@ def chain():
     return module
 
 
-@pytest.fixture
-def fake(chain, tmp_path) -> SimpleNamespace:
-    """Runs the fake chain in a fresh directory: `fake.run(overrides...)` returns status, text and what worked."""
-    directory = tmp_path / "runs" / "fake"
+class Fake:
+    """The fake chain in one run directory."""
 
-    def run(*overrides: str, **options) -> SimpleNamespace:
-        before = attempts(directory)
+    def __init__(self, chain: ModuleType, directory: Path) -> None:
+        self.chain, self.directory = chain, directory
+
+    def run(self, *overrides: str, **options) -> SimpleNamespace:
+        """Run with overrides of `tiny`; return the status, what was printed and the stages that worked."""
+        before = len(self.attempts())
         text = io.StringIO()
         status = local.run(
             load_config("tiny", overrides),
-            directory,
-            stages=chain.STAGES,
-            command=chain.command,
+            self.directory,
+            stages=self.chain.STAGES,
+            command=self.chain.command,
             console=Console(file=text, width=200),
             **options,
         )
-        return SimpleNamespace(status=status, text=text.getvalue(), worked=attempts(directory)[len(before) :])
+        return SimpleNamespace(status=status, text=text.getvalue(), worked=self.attempts()[before:])
 
-    return SimpleNamespace(run=run, directory=directory, attempts=lambda: attempts(directory))
+    def attempts(self) -> list[str]:
+        """Return the stages that worked, in order."""
+        path = self.directory / "attempts"
+        return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @pytest.fixture
-def start_runner(fake) -> Callable[..., subprocess.Popen]:
+def fresh(chain, tmp_path) -> Fake:
+    """The fake chain where nothing has run."""
+    return Fake(chain, tmp_path / "runs" / "fake")
+
+
+@pytest.fixture(scope="session")
+def _finished(chain, tmp_path_factory) -> Path:
+    fake = Fake(chain, tmp_path_factory.mktemp("finished") / "fake")
+    assert fake.run().status == 0
+    return fake.directory
+
+
+@pytest.fixture
+def finished(_finished, fresh) -> Fake:
+    """The fake chain after a complete run."""
+    shutil.copytree(_finished, fresh.directory)
+    return fresh
+
+
+@pytest.fixture
+def start_runner(fresh) -> Iterator[Callable[..., subprocess.Popen]]:
     """Start the runner of the fake chain as a process of its own."""
     started = []
 
     def start(**environment: str) -> subprocess.Popen:
-        import os
-
         process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), "run", "tiny", str(fake.directory)],
+            [sys.executable, str(SCRIPT), "run", "tiny", str(fresh.directory)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,23 +96,17 @@ def start_runner(fake) -> Callable[..., subprocess.Popen]:
     yield start
     for process in started:
         process.kill()
-        process.wait()
-
-
-def attempts(directory: Path) -> list[str]:
-    """Return the stages that worked, in order."""
-    path = directory / "attempts"
-    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+        process.communicate()
 
 
 @pytest.fixture
 def until() -> Callable[..., None]:
+    """Wait until a condition holds."""
+
+    def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
     return wait_for

@@ -15,8 +15,8 @@ from transforms.errors import InputError
 ALL = ["simulate", "regrid", "statistics", "climatology", "train", "evaluate"]
 
 
-def test_runs_everything_once_then_nothing(fake):
-    first = fake.run()
+def test_runs_everything_once_then_nothing(fresh):
+    first = fresh.run()
     assert first.status == 0
     assert sorted(first.worked) == sorted(ALL)
     for early, late in [
@@ -26,7 +26,7 @@ def test_runs_everything_once_then_nothing(fake):
         ("train", "evaluate"),
     ]:
         assert first.worked.index(early) < first.worked.index(late)
-    second = fake.run()
+    second = fresh.run()
     assert (second.status, second.worked) == (0, [])
     assert "Nothing to do" in second.text
 
@@ -43,41 +43,37 @@ def test_runs_everything_once_then_nothing(fake):
         ("description=other", []),
     ],
 )
-def test_a_change_runs_just_what_depends_on_it(fake, override, expected):
-    fake.run()
-    again = fake.run(override)
+def test_a_change_runs_just_what_depends_on_it(finished, override, expected):
+    again = finished.run(override)
     assert again.status == 0
     assert sorted(again.worked) == sorted(expected)
-    assert fake.run(override).worked == []
+    assert finished.run(override).worked == []
 
 
-def test_a_missing_artefact_is_made_again_alone(fake):
-    fake.run()
-    (fake.directory / "training.json").unlink()
-    assert fake.run().worked == ["regrid"]
+def test_a_missing_artefact_is_made_again_alone(finished):
+    (finished.directory / "training.json").unlink()
+    assert finished.run().worked == ["regrid"]
 
 
-def test_one_artefact_of_several_missing(fake):
-    fake.run()
-    (fake.directory / "m" / "other.json").unlink()
-    assert fake.run().worked == ["evaluate"]
+def test_one_artefact_of_several_missing(finished):
+    (finished.directory / "m" / "other.json").unlink()
+    assert finished.run().worked == ["evaluate"]
 
 
-def test_an_artefact_of_foreign_make_is_replaced(fake):
-    fake.run()
-    (fake.directory / "statistics.json").write_text("{}")
-    again = fake.run(dry_run=True)
+def test_an_artefact_of_foreign_make_is_replaced(finished):
+    (finished.directory / "statistics.json").write_text("{}")
+    again = finished.run(dry_run=True)
     assert "statistics.json does not say what it is" in again.text
-    assert fake.run().worked == ["statistics"]
+    assert finished.run().worked == ["statistics"]
 
 
-def test_dry_run_names_reasons_and_changes_nothing(fake):
-    text = fake.run(dry_run=True).text
+def test_dry_run_names_reasons_and_changes_nothing(fresh):
+    text = fresh.run(dry_run=True).text
     assert "source.json is missing" in text
-    assert not fake.directory.exists()
-    fake.run()
-    before = {path: path.stat().st_mtime_ns for path in fake.directory.rglob("*")}
-    plan = fake.run("training.seed=7", "climatology.window_days=31", dry_run=True)
+    assert not fresh.directory.exists()
+    fresh.run()
+    before = {path: path.stat().st_mtime_ns for path in fresh.directory.rglob("*")}
+    plan = fresh.run("training.seed=7", "climatology.window_days=31", dry_run=True)
     lines = {line.split()[0]: line for line in plan.text.splitlines()}
     assert "skip" in lines["regrid"]
     assert "up to date" in lines["regrid"]
@@ -85,70 +81,66 @@ def test_dry_run_names_reasons_and_changes_nothing(fake):
     assert "configuration changed: climatology" in lines["climatology"]
     assert "upstream changed: climatology, train" in lines["evaluate"]
     assert plan.worked == []
-    assert before == {path: path.stat().st_mtime_ns for path in fake.directory.rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in fresh.directory.rglob("*")}
 
 
-def test_force_runs_the_stage_and_what_follows(fake):
-    fake.run()
-    assert sorted(fake.run(force=["statistics"]).worked) == ["evaluate", "statistics", "train"]
-    assert fake.run().worked == []
+def test_force_runs_the_stage_and_what_follows(finished):
+    assert sorted(finished.run(force=["statistics"]).worked) == ["evaluate", "statistics", "train"]
+    assert finished.run().worked == []
 
 
-def test_what_follows_a_forced_stage_is_caught_up_later(fake):
-    fake.run()
-    assert fake.run(force=["statistics"], until=["statistics"]).worked == ["statistics"]
-    plan = fake.run(dry_run=True)
+def test_what_follows_a_forced_stage_is_caught_up_later(finished):
+    assert finished.run(force=["statistics"], until=["statistics"]).worked == ["statistics"]
+    plan = finished.run(dry_run=True)
     assert "comes after a stage that was forced earlier" in plan.text
-    assert fake.run().worked == ["train", "evaluate"]
-    assert fake.run().worked == []
+    assert finished.run().worked == ["train", "evaluate"]
+    assert finished.run().worked == []
 
 
-def test_force_begins_anew_where_a_run_would_resume(fake):
-    fake.run()
-    partial = fake.directory / ".partial-checkpoints.json"
+def test_force_begins_anew_where_a_run_would_resume(finished):
+    partial = finished.directory / ".partial-checkpoints.json"
     partial.write_text("half")
-    fake.run("training.seed=3")
-    assert json.loads((fake.directory / "checkpoints.json").read_text())["resumed"] == "half"
+    finished.run("training.seed=3")
+    assert json.loads((finished.directory / "checkpoints.json").read_text())["resumed"] == "half"
     partial.write_text("half")
-    fake.run("training.seed=3", force=["train"])
-    assert json.loads((fake.directory / "checkpoints.json").read_text())["resumed"] == ""
+    finished.run("training.seed=3", force=["train"])
+    assert json.loads((finished.directory / "checkpoints.json").read_text())["resumed"] == ""
 
 
-def test_until_and_from(fake):
-    assert sorted(fake.run(until=["statistics"]).worked) == ["regrid", "simulate", "statistics"]
+def test_until_and_from(fresh):
+    assert sorted(fresh.run(until=["statistics"]).worked) == ["regrid", "simulate", "statistics"]
     with pytest.raises(InputError, match=r"evaluate: cannot start.*\n +climatology: climatology.json is missing\n"):
-        fake.run(start="train", until=["evaluate"])
-    assert fake.run(start="train", until=["train"]).worked == ["train"]
-    assert fake.run(until=["climatology"]).worked == ["climatology"]
-    assert fake.run(start="train").worked == ["evaluate"]
+        fresh.run(start="train", until=["evaluate"])
+    assert fresh.run(start="train", until=["train"]).worked == ["train"]
+    assert fresh.run(until=["climatology"]).worked == ["climatology"]
+    assert fresh.run(start="train").worked == ["evaluate"]
     with pytest.raises(InputError, match=r"regrid: training.json was made from other settings"):
-        fake.run("data.method=nearest", start="train")
+        fresh.run("data.method=nearest", start="train")
     with pytest.raises(InputError, match="train does not come before climatology"):
-        fake.run(start="train", until=["climatology"])
+        fresh.run(start="train", until=["climatology"])
 
 
 @pytest.mark.parametrize("option", [{"start": "trian"}, {"until": ["trian"]}, {"force": ["trian"]}])
-def test_an_unknown_stage_is_refused(fake, option):
+def test_an_unknown_stage_is_refused(fresh, option):
     with pytest.raises(InputError, match="'trian' is not known; the stages of this run are simulate, regrid"):
-        fake.run(**option)
-    assert not fake.directory.exists()
+        fresh.run(**option)
+    assert not fresh.directory.exists()
 
 
-def test_state_records_times_sizes_logs_and_fingerprints(fake):
-    fake.run()
-    stages = json.loads((fake.directory / "state.json").read_text())["stages"]
+def test_state_records_times_sizes_logs_and_fingerprints(finished):
+    stages = json.loads((finished.directory / "state.json").read_text())["stages"]
     assert set(stages) == set(ALL)
     entry = stages["train"]
     assert entry["state"] == "done"
     assert entry["seconds"] > 0
     assert entry["started"] <= entry["ended"]
-    assert entry["bytes"] == {"checkpoints.json": (fake.directory / "checkpoints.json").stat().st_size}
+    assert entry["bytes"] == {"checkpoints.json": (finished.directory / "checkpoints.json").stat().st_size}
     assert entry["log"].endswith("logs/train.log")
-    artefact = json.loads((fake.directory / "checkpoints.json").read_text())["spherecast"]
+    artefact = json.loads((finished.directory / "checkpoints.json").read_text())["spherecast"]
     assert artefact["fingerprint"] == entry["fingerprint"]
     assert artefact["inputs"] == entry["inputs"]
-    fake.run()
-    again = json.loads((fake.directory / "state.json").read_text())["stages"]["train"]
+    finished.run()
+    again = json.loads((finished.directory / "state.json").read_text())["stages"]["train"]
     assert again["state"] == "skipped"
     assert again["seconds"] == entry["seconds"]
 
@@ -163,132 +155,132 @@ def test_state_records_times_sizes_logs_and_fingerprints(fake):
         ("nothing", 1, "train ended, but checkpoints.json is missing"),
     ],
 )
-def test_a_failure_says_what_where_and_how_to_resume(fake, monkeypatch, behaviour, status, message):
+def test_a_failure_says_what_where_and_how_to_resume(fresh, monkeypatch, behaviour, status, message):
     monkeypatch.setenv("FAKE", f"train={behaviour}")
-    failed = fake.run()
+    failed = fresh.run()
     assert failed.status == status
     assert "train failed" in failed.text
     assert message in failed.text
-    assert f"Log:    {fake.directory / 'logs' / 'train.log'}" in failed.text
-    assert f"Resume: spherecast run {fake.directory}" in failed.text
+    assert f"Log:    {fresh.directory / 'logs' / 'train.log'}" in failed.text
+    assert f"Resume: spherecast run {fresh.directory}" in failed.text
     assert "evaluate" not in failed.worked
-    assert State(fake.directory).stages["train"]["state"] == "failed"
+    assert State(fresh.directory).stages["train"]["state"] == "failed"
     monkeypatch.delenv("FAKE")
-    assert fake.run().worked == ["train", "evaluate"]
+    assert fresh.run().worked == ["train", "evaluate"]
 
 
-def test_logs_keep_earlier_attempts(fake, monkeypatch):
+def test_logs_keep_earlier_attempts(fresh, monkeypatch):
     monkeypatch.setenv("FAKE", "train=crash")
-    fake.run()
+    fresh.run()
     monkeypatch.delenv("FAKE")
-    fake.run()
-    log = (fake.directory / "logs" / "train.log").read_text()
+    fresh.run()
+    log = (fresh.directory / "logs" / "train.log").read_text()
     assert log.count("=== train, ") == 2
     assert log.count("working on train") == 2
     assert log.index("the seventh row") < log.rindex("=== train, ")
 
 
-def test_plain_progress_is_a_line_at_start_and_end(fake):
-    text = fake.run().text
+def test_plain_progress_is_a_line_at_start_and_end(fresh):
+    text = fresh.run().text
     for name in ALL:
         assert sum(line.startswith(f"{name} ") for line in text.splitlines()) == 2
 
 
-def test_a_second_runner_is_refused_and_told_who_works(fake, start_runner, until):
+def test_a_second_runner_is_refused_and_told_who_works(fresh, start_runner, until):
     first = start_runner(FAKE="regrid=slow")
-    until(lambda: "regrid" in fake.attempts())
-    assert processes.in_use(fake.directory)
+    until(lambda: "regrid" in fresh.attempts())
+    assert processes.in_use(fresh.directory)
     with pytest.raises(InputError, match=rf"in use by process {first.pid} on "):
-        fake.run()
+        fresh.run()
     first.kill()
     first.wait()
-    assert fake.run().status == 0
-    assert not processes.in_use(fake.directory)
+    assert fresh.run().status == 0
+    assert not processes.in_use(fresh.directory)
 
 
-def test_the_stage_dies_with_its_runner(fake, start_runner, until):
+def test_the_stage_dies_with_its_runner(fresh, start_runner, until):
     runner = start_runner(FAKE="train=slow")
-    until(lambda: "train" in fake.attempts())
-    stage = State(fake.directory).stages["train"]["pid"]
+    until(lambda: "train" in fresh.attempts())
+    stage = State(fresh.directory).stages["train"]["pid"]
     runner.kill()
     runner.wait()
     until(lambda: not _alive(stage), 5)
-    again = fake.run()
+    again = fresh.run()
     assert (again.status, again.worked) == (0, ["train", "evaluate"])
-    assert json.loads((fake.directory / "checkpoints.json").read_text())["resumed"] == "half"
+    assert json.loads((fresh.directory / "checkpoints.json").read_text())["resumed"] == "half"
 
 
-def test_no_stage_runs_beside_an_orphan(fake, start_runner, until):
+def test_no_stage_runs_beside_an_orphan(fresh, start_runner, until):
     runner = start_runner(FAKE="train=orphan")
-    until(lambda: "train" in fake.attempts())
-    stage = State(fake.directory).stages["train"]["pid"]
+    until(lambda: "train" in fresh.attempts())
+    stage = State(fresh.directory).stages["train"]["pid"]
     runner.kill()
     runner.wait()
     with pytest.raises(InputError, match=f"process {runner.pid} .* gone, but a stage of this run still works"):
-        fake.run()
+        fresh.run()
     assert _alive(stage)
-    assert fake.attempts().count("train") == 1
+    assert fresh.attempts().count("train") == 1
     os.kill(stage, signal.SIGKILL)
-    assert fake.run().status == 0
+    assert fresh.run().status == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_stage_and_then_the_runner(fake, start_runner, until, number):
+def test_a_signal_stops_the_stage_and_then_the_runner(fresh, start_runner, until, number):
     runner = start_runner(FAKE="train=slow")
-    until(lambda: "train" in fake.attempts())
-    stage = State(fake.directory).stages["train"]["pid"]
+    until(lambda: "train" in fresh.attempts())
+    stage = State(fresh.directory).stages["train"]["pid"]
     runner.send_signal(number)
     text, _ = runner.communicate(timeout=10)
     assert runner.returncode == 128 + number
     assert "Stopped in train; finished stages are kept." in text
     assert "Traceback" not in text
     assert not _alive(stage)
-    assert State(fake.directory).stages["train"]["state"] == "interrupted"
-    assert fake.run().worked == ["train", "evaluate"]
+    assert State(fresh.directory).stages["train"]["state"] == "interrupted"
+    assert fresh.run().worked == ["train", "evaluate"]
 
 
-def test_a_foreign_directory_is_left_alone(fake):
-    fake.directory.mkdir(parents=True)
-    (fake.directory / "thesis.tex").write_text("years of work")
+def test_a_foreign_directory_is_left_alone(fresh):
+    fresh.directory.mkdir(parents=True)
+    (fresh.directory / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="exists and is not a run directory"):
-        fake.run()
-    assert [entry.name for entry in fake.directory.iterdir()] == ["thesis.tex"]
+        fresh.run()
+    assert [entry.name for entry in fresh.directory.iterdir()] == ["thesis.tex"]
 
 
-def test_the_resolved_configuration_is_saved_and_secret_options_are_private(fake, tmp_path):
+def test_the_resolved_configuration_is_saved_and_secret_options_are_private(fresh, tmp_path):
     source = tmp_path / "era5.nc"
     source.write_bytes(b"x")
     store = ["source.kind=store", f"source.path={source}", "source.storage_options={secret: hunter2}"]
-    assert fake.run(*store).status == 0
-    path = fake.directory / "config.yaml"
+    assert fresh.run(*store).status == 0
+    path = fresh.directory / "config.yaml"
     assert "seed: 0" in path.read_text()
     assert path.stat().st_mode & 0o077 == 0
-    others = [entry for entry in fake.directory.rglob("*") if entry.is_file() and entry != path]
+    others = [entry for entry in fresh.directory.rglob("*") if entry.is_file() and entry != path]
     assert others
     assert not any(b"hunter2" in entry.read_bytes() for entry in others)
 
 
-def test_given_data_needs_no_simulation_and_is_followed(fake, tmp_path):
+def test_given_data_needs_no_simulation_and_is_followed(fresh, tmp_path):
     source = tmp_path / "era5.nc"
     source.write_bytes(b"x")
     store = ["source.kind=store", f"source.path={source}"]
-    assert sorted(fake.run(*store).worked) == sorted(set(ALL) - {"simulate"})
-    assert fake.run(*store, "source.storage_options={token: anon}").worked == []
+    assert sorted(fresh.run(*store).worked) == sorted(set(ALL) - {"simulate"})
+    assert fresh.run(*store, "source.storage_options={token: anon}").worked == []
     source.write_bytes(b"xy")
-    assert "the data at source.path changed" in fake.run(*store, dry_run=True).text
-    assert sorted(fake.run(*store).worked) == sorted(set(ALL) - {"simulate"})
+    assert "the data at source.path changed" in fresh.run(*store, dry_run=True).text
+    assert sorted(fresh.run(*store).worked) == sorted(set(ALL) - {"simulate"})
     source.unlink()
-    assert fake.run(*store, "training.seed=5").worked == ["train", "evaluate"]
+    assert fresh.run(*store, "training.seed=5").worked == ["train", "evaluate"]
     with pytest.raises(InputError, match=r"source\.path: nothing is at "):
-        fake.run(*store, "data.method=nearest")
+        fresh.run(*store, "data.method=nearest")
 
 
-def test_a_source_that_is_not_there_is_refused_before_anything_is_made(fake):
+def test_a_source_that_is_not_there_is_refused_before_anything_is_made(fresh):
     with pytest.raises(InputError, match=r"source\.path: nothing is at /no/such"):
-        fake.run("source.kind=store", "source.path=/no/such")
+        fresh.run("source.kind=store", "source.path=/no/such")
     with pytest.raises(InputError, match=r"source\.path: not set"):
-        fake.run("source.kind=store")
-    assert not fake.directory.exists()
+        fresh.run("source.kind=store")
+    assert not fresh.directory.exists()
 
 
 def _alive(pid: int) -> bool:

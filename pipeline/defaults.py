@@ -1,0 +1,84 @@
+"""The configuration that data gets when it comes without one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.config import WEATHERBENCH_LEVELS, Config, load_config, parse_config
+from transforms.errors import InputError
+from transforms.variables import VARIABLES
+
+__all__ = ["data_config", "is_store"]
+
+_SUFFIXES = (".zarr", ".nc", ".nc4", ".grib", ".grib2", ".grb", ".grb2")
+_TEMPLATE = "quickstart"
+"""Shipped configuration whose grid (32 x 64 points), network and training are taken over."""
+_LEFT_OUT = ("sea_surface_temperature",)
+"""Has no values over land, so it is taken only when it is asked for."""
+
+
+def is_store(argument: str) -> bool:
+    """Return whether a command-line argument means data rather than a configuration or a run."""
+    return argument.rstrip("/").lower().endswith(_SUFFIXES)
+
+
+def data_config(path: str, overrides: Iterable[str] = (), name: str | None = None) -> Config:
+    """Return a configuration that prepares all that is known of the data at `path`.
+
+    It takes the prognostic variables and statics that the source has, those of WeatherBench's 13 levels that it has,
+    all its times, and a step of 6 h, or the source's where that is longer.
+
+    Args:
+        overrides: ``a.b=value`` strings, as for a configuration.
+        name: of the run; the file's by default.
+
+    Raises:
+        InputError: the source cannot be read or holds no known variable.
+    """
+    from pipeline.sources import open_source  # Imports xarray, which the commands without data do not need.
+
+    if "://" not in path:
+        path = str(Path(path).expanduser().absolute())
+    template = load_config(_TEMPLATE).model_dump(mode="json")
+    options = load_config(_TEMPLATE, overrides).source
+    dataset = open_source(path, rename=options.rename, storage_options=options.storage_options)
+    known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.name not in _LEFT_OUT]
+    prognostic = [v.name for v in known if v.kind != "static" and (v.partner is None or v.partner in dataset)]
+    if not prognostic:
+        raise InputError(
+            f"source.path: {path} has none of the known variables; it has {', '.join(map(str, dataset.data_vars))}. "
+            "Name them under source.rename, in a configuration of your own."
+        )
+    data = {
+        "grid": template["data"]["grid"],
+        "variables": prognostic,
+        "statics": [variable.name for variable in known if variable.kind == "static"],
+        "levels": [],
+        "time_step_hours": _step_hours(dataset["time"].values),
+    }
+    if any(VARIABLES[variable].kind == "pressure" for variable in prognostic):
+        present = {int(level) for level in dataset["level"].values}
+        data["levels"] = [level for level in WEATHERBENCH_LEVELS if level in present] or sorted(present)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path.rstrip("/")).stem).lstrip("._-")
+    values = {
+        "name": name or stem or "data",
+        "description": f"prepared from {Path(path).name}",
+        "source": {"kind": "store", "path": path},
+        "data": data,
+        "model": template["model"],
+        "training": {**template["training"], "variable_weights": {}, "level_weights": {}},
+    }
+    return parse_config(values, path, overrides)
+
+
+def _step_hours(times) -> int:
+    """Return 6, or the most frequent interval in hours where that is longer and whole."""
+    import numpy as np
+
+    if times.size < 2:
+        return 6
+    intervals, counts = np.unique(np.diff(times), return_counts=True)
+    hours = intervals[np.argmax(counts)] / np.timedelta64(1, "h")
+    return int(hours) if hours > 6 and hours == int(hours) else 6
