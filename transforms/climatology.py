@@ -21,6 +21,8 @@ __all__ = ["DAYS", "Climatology", "window_weights"]
 
 DAYS = 366
 
+_COLUMNS = 512  # Points worked on together, so that all their days stay in the cache.
+
 
 def window_weights(days: int) -> np.ndarray:
     """Return the triangular window of an odd number of days, from 0 up to 1 and down to 0, with mean 1."""
@@ -118,32 +120,39 @@ class Climatology:
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation, float32, (hour, dayofyear = 366, level, latitude, longitude)."""
         self._close_year()
-        shape = (self.hours.size, DAYS, *self._shape)
-        mean, std = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        points = self._origin.size
+        results = [np.empty((self.hours.size, DAYS, points), np.float32) for _ in range(2)]
         compute = self._explicit if self._method == "explicit" else self._fast
         with np.errstate(invalid="ignore", divide="ignore"):
             for hour in range(self.hours.size):
-                for target, values in zip((mean, std), compute(hour), strict=True):
-                    target[hour, : self._days] = values.reshape(self._days, *self._shape)
-                    target[hour, self._days :] = target[hour, self._days - 1]
+                for start in range(0, points, _COLUMNS):
+                    columns = slice(start, start + _COLUMNS)
+                    for target, values in zip(results, compute(hour, columns), strict=True):
+                        target[hour, : self._days, columns] = values
+                        target[hour, self._days :, columns] = values[-1]
+        mean, std = (values.reshape(self.hours.size, DAYS, *self._shape) for values in results)
         return mean, std
 
-    def _explicit(self, hour: int) -> tuple[np.ndarray, np.ndarray]:
-        count, total, square = (self._smooth(field[hour]) for field in (self._count, self._sum, self._square))
+    def _sums(self, hour: int, columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        count = self._count[hour] if self._count.shape[-1] == 1 else self._count[hour, :, columns]
+        return count, self._sum[hour, :, columns], self._square[hour, :, columns]
+
+    def _explicit(self, hour: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        count, total, square = map(self._smooth, self._sums(hour, columns))
         departure = total / count
         variance = square / count - np.square(departure)
-        return departure + self._origin, np.sqrt(np.maximum(variance, 0.0))
+        return departure + self._origin[columns], np.sqrt(np.maximum(variance, 0.0))
 
-    def _fast(self, hour: int) -> tuple[np.ndarray, np.ndarray]:
-        count = self._count[hour]
-        departure = self._sum[hour] / count
-        variance = self._square[hour] / count - np.square(departure)
+    def _fast(self, hour: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        count, total, square = self._sums(hour, columns)
+        departure = total / count
+        variance = square / count - np.square(departure)
         present = np.broadcast_to(count > 0, departure.shape)
         stored = self._stored[hour].astype(np.float64)
         share = self._smooth(stored) / self._smooth(stored, np.ones_like(self._weights))
         number = self._smooth((count > 0).astype(np.float64), np.ones_like(self._weights))
         number = np.where(share > 0, share * number, np.nan)
-        fields = (departure + self._origin, np.sqrt(np.maximum(variance, 0.0)))
+        fields = (departure + self._origin[columns], np.sqrt(np.maximum(variance, 0.0)))
         mean, std = (self._smooth(np.where(present, field, 0.0)) / number for field in fields)
         return mean, std
 
