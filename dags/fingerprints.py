@@ -28,7 +28,7 @@ class Expectation:
 
     Attributes:
         parts: hash of each thing that determines the result, by what a person calls it.
-        inputs: fingerprints of the upstream stages, by name.
+        inputs: fingerprints of the upstream stages it reads, by name.
         fingerprint: hash of all of it, which the artefacts carry.
     """
 
@@ -58,7 +58,7 @@ def expectations(config: Config, contents: str | None, stages: dict[str, Stage] 
     values["source"].pop("storage_options")
     found: dict[str, Expectation] = {}
     for name, stage in graph(config, stages).items():
-        inputs = {upstream: found[upstream].fingerprint for upstream in stage.upstream}
+        inputs = {up: found[up].fingerprint for up in stage.upstream if up not in stage.gates}
         parts = {key: digest(_value(values, key)) for key in stage.reads}
         if contents is not None and name in _SOURCE_READERS:
             parts[SOURCE_CONTENTS] = contents

@@ -21,6 +21,8 @@ class Stage:
         reads: sections of the configuration, or ``section.key``, that change its result.
         artefacts: what it publishes, relative to the run directory.
         summary: one line for a person.
+        gates: those of `upstream` that only have to succeed. Their results hold nothing that this stage's other
+            inputs do not determine, so they do not enter its fingerprint.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Stage:
     reads: tuple[str, ...]
     artefacts: tuple[str, ...]
     summary: str
+    gates: tuple[str, ...] = ()
 
     def command(self, run_directory: str) -> list[str]:
         """Return the command line that runs this stage of the run in `run_directory`."""
@@ -51,6 +54,7 @@ STAGES: dict[str, Stage] = {
             ("source", "data"),
             ("training.zarr",),
             "regrid the source onto the training grid",
+            gates=("validate",),
         ),
         Stage(
             "statistics",
