@@ -1,0 +1,267 @@
+"use strict";
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const scores = read("scores");
+  const training = read("training-log");
+  const NAMES = { rmse: "RMSE", acc: "Anomaly correlation", mae: "Mean absolute error", bias: "Bias" };
+  const SVG = "http://www.w3.org/2000/svg";
+
+  // Text enters the page by textContent and setAttribute alone, so nothing in the data can become markup.
+  const make = (name, attributes = {}, children = [], space = null) => {
+    const node = space ? document.createElementNS(space, name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    for (const child of [children].flat()) node.append(child);
+    return node;
+  };
+  const draw = (name, attributes, children) => make(name, attributes, children, SVG);
+
+  const number = (value) => {
+    if (value === null || value === undefined) return "–";
+    const size = Math.abs(value);
+    const text = size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+    return text.replace("-", "−");
+  };
+  const leadText = (hours) => (hours < 24 ? `${hours} h` : `${Number((hours / 24).toFixed(2))} d`);
+
+  const niceStep = (range, count) => {
+    const raw = range / count;
+    const power = 10 ** Math.floor(Math.log10(raw));
+    return power * [1, 2, 2.5, 5, 10].find((m) => m * power >= raw * (1 - 1e-9));
+  };
+  const linearTicks = (low, high, count) => {
+    const step = niceStep(high - low || 1, count);
+    const ticks = [];
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(Number((i * step).toPrecision(12)));
+    return ticks;
+  };
+  const logTicks = (low, high) => {
+    const all = [];
+    for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
+      for (const m of [1, 2, 5]) all.push(Number((m * 10 ** e).toPrecision(3)));
+    return all.filter((t) => t >= low && t <= high);
+  };
+  const leadTicks = (low, high, width) => {
+    const most = Math.max(2, Math.floor(width / 44));
+    const step = [1, 3, 6, 12, 24, 48, 72, 120, 240].find((s) => (high - low) / s <= most && s >= (high > 72 ? 24 : high > 24 ? 12 : 1)) || 480;
+    const ticks = [];
+    for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(t);
+    return ticks;
+  };
+
+  // One chart. spec: title, units, lines [{name, points: [[x, y or null]]}], log, floor, ceiling, rule, shades, leads, height.
+  function plot(spec) {
+    const figure = make("figure", { class: "plot" });
+    const caption = make("figcaption", {}, [make("b", {}, spec.title), spec.units ? `, ${spec.units}` : ""]);
+    figure.append(caption);
+    const lines = spec.lines.filter((line) => line.points.some(([, y]) => y !== null && (!spec.log || y > 0)));
+    if (!lines.length) {
+      figure.append(make("p", { class: "note" }, "There is no such score here."));
+      return figure;
+    }
+    const holder = make("div", { style: `height:${spec.height}px` });
+    const tip = make("div", { class: "tip", hidden: "" });
+    figure.append(holder, tip);
+    const xs = [...new Set(lines.flatMap((line) => line.points.map(([x]) => x)))].sort((a, b) => a - b);
+    const values = lines.flatMap((line) => line.points.map(([, y]) => y)).filter((y) => y !== null && (!spec.log || y > 0));
+    let low = Math.min(...values), high = Math.max(...values);
+    if (spec.floor !== undefined) low = Math.min(low, spec.floor);
+    if (spec.ceiling !== undefined) high = Math.max(high, spec.ceiling);
+    if (spec.log) { low /= 1.15; high *= 1.15; }
+    else if (high - low < 1e-12) { high += Math.abs(high) || 1; }
+    const describe = lines.map((line) => {
+      const known = line.points.filter(([, y]) => y !== null);
+      const [a, b] = [known[0], known[known.length - 1]];
+      return `${line.name} ${number(a[1])} at ${spec.xText(a[0])}, ${number(b[1])} at ${spec.xText(b[0])}`;
+    });
+    const label = `${spec.title}${spec.units ? ` in ${spec.units}` : ""}: ${describe.join("; ")}`;
+
+    const render = () => {
+      const width = Math.max(240, holder.clientWidth), height = spec.height;
+      const box = { left: 50, right: width - (spec.endLabels ? 84 : 12), top: spec.shades ? 24 : 12, bottom: height - 24 };
+      const span = xs[xs.length - 1] - xs[0] || 1;
+      const ticks = spec.log ? logTicks(low, high) : linearTicks(low, high, Math.max(3, height / 34));
+      const top = spec.log ? high : Math.max(high, ticks[ticks.length - 1]);
+      const scale = spec.log ? Math.log : (v) => v;
+      const px = (x) => box.left + ((x - xs[0]) / span) * (box.right - box.left);
+      const py = (y) => box.bottom - ((scale(y) - scale(low)) / (scale(top) - scale(low))) * (box.bottom - box.top);
+      const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": label, tabindex: 0 }, []);
+      (spec.shades || []).forEach(([from, to, text], i) => {
+        const [a, b] = [px(Math.max(from, xs[0])), px(Math.min(to, xs[xs.length - 1]))];
+        if (i % 2) svg.append(draw("rect", { class: "shade", x: a, y: box.top, width: Math.max(0, b - a), height: box.bottom - box.top }));
+        if (b - a > 8 * text.length) svg.append(draw("text", { x: (a + b) / 2, y: box.top - 8, "text-anchor": "middle" }, text));
+        if (i) svg.append(draw("line", { class: "rule", x1: a, x2: a, y1: box.top, y2: box.bottom }));
+      });
+      for (const t of ticks) {
+        svg.append(draw("line", { class: "grid", x1: box.left, x2: box.right, y1: py(t), y2: py(t) }));
+        svg.append(draw("text", { x: box.left - 7, y: py(t) + 4, "text-anchor": "end" }, number(t)));
+      }
+      const xTicks = spec.leads ? leadTicks(xs[0], xs[xs.length - 1], box.right - box.left) : linearTicks(xs[0], xs[xs.length - 1], Math.max(2, (box.right - box.left) / 70));
+      for (const t of xTicks) svg.append(draw("text", { x: px(t), y: box.bottom + 18, "text-anchor": "middle" }, spec.leads ? leadText(t) : String(t)));
+      svg.append(draw("line", { class: "base", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
+      if (spec.rule !== undefined && spec.rule > low && spec.rule < top)
+        svg.append(draw("line", { class: "rule", x1: box.left, x2: box.right, y1: py(spec.rule), y2: py(spec.rule) }));
+
+      const ends = [];
+      for (const line of [...lines].reverse()) {
+        let path = "", pen = false;
+        const dots = [];
+        line.points.forEach(([x, y], i) => {
+          if (y === null || (spec.log && y <= 0)) { pen = false; return; }
+          path += `${pen ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`;
+          const alone = !pen && (i + 1 >= line.points.length || line.points[i + 1][1] === null);
+          if (alone || line.dots) dots.push(draw("circle", { class: "dot", cx: px(x), cy: py(y), r: 3.5 }));
+          pen = true;
+        });
+        svg.append(draw("g", { class: line.name }, [draw("path", { class: "curve-line", d: path }), ...dots]));
+        const last = line.points.filter(([, y]) => y !== null).pop();
+        ends.push({ name: line.name, x: px(last[0]), y: py(last[1]) });
+      }
+      if (spec.endLabels) {
+        ends.sort((a, b) => a.y - b.y);
+        ends.forEach((end, i) => { end.y = Math.max(end.y, i ? ends[i - 1].y + 14 : box.top); });
+        for (let i = ends.length - 1, limit = box.bottom; i >= 0; i--, limit = ends[i + 1].y - 14) ends[i].y = Math.min(ends[i].y, limit);
+        for (const end of ends) svg.append(draw("text", { class: `end ${end.name}`, x: box.right + 8, y: end.y + 4 }, end.name));
+      }
+      const cursor = draw("g", {});
+      svg.append(cursor);
+      holder.replaceChildren(svg);
+
+      let at = -1;
+      const show = (index) => {
+        at = index;
+        cursor.replaceChildren();
+        tip.hidden = index < 0;
+        if (index < 0) return;
+        const x = xs[index];
+        cursor.append(draw("line", { class: "cursor", x1: px(x), x2: px(x), y1: box.top, y2: box.bottom }));
+        const rows = [make("b", {}, spec.xText(x))];
+        for (const line of lines) {
+          const point = line.points.find(([px0]) => px0 === x);
+          if (!point) continue;
+          rows.push(make("span", { class: line.name }, [make("i", {}, line.name), make("span", {}, number(point[1]))]));
+          if (point[1] !== null && (!spec.log || point[1] > 0))
+            cursor.append(draw("g", { class: line.name }, draw("circle", { class: "dot", cx: px(x), cy: py(point[1]), r: 4.5 })));
+        }
+        tip.replaceChildren(...rows);
+        const left = px(x) + 14 + tip.offsetWidth > width ? px(x) - 14 - tip.offsetWidth : px(x) + 14;
+        tip.style.left = `${Math.max(0, left)}px`;
+        tip.style.top = `${caption.offsetHeight + box.top}px`;
+      };
+      const nearest = (event) => {
+        const bounds = svg.getBoundingClientRect();
+        const x = xs[0] + (((event.clientX - bounds.left) * width) / bounds.width - box.left) / (box.right - box.left) * span;
+        let best = 0;
+        xs.forEach((value, i) => { if (Math.abs(value - x) < Math.abs(xs[best] - x)) best = i; });
+        show(best);
+      };
+      svg.addEventListener("pointermove", nearest);
+      svg.addEventListener("pointerdown", nearest);
+      svg.addEventListener("pointerleave", () => show(-1));
+      svg.addEventListener("blur", () => show(-1));
+      svg.addEventListener("keydown", (event) => {
+        const to = { ArrowLeft: Math.max(0, at - 1), ArrowRight: Math.min(xs.length - 1, at + 1), Home: 0, End: xs.length - 1, Escape: -1 }[event.key];
+        if (to === undefined) return;
+        event.preventDefault();
+        show(to);
+      });
+    };
+    let drawn = 0;
+    figure.fit = () => {
+      if (holder.clientWidth && holder.clientWidth !== drawn) { drawn = holder.clientWidth; render(); }
+    };
+    new ResizeObserver(figure.fit).observe(holder);
+    return figure;
+  }
+
+  // A chart is drawn at the width it is shown at, so it must be on the page first.
+  const place = (parent, figures) => {
+    parent.replaceChildren(...figures);
+    for (const figure of figures) figure.fit?.();
+  };
+
+  const curve = (line, metric, region, field) => scores.values[line][metric][region][field] || scores.leads.map(() => null);
+
+  function scoreChart(metric, region, field, height) {
+    const name = scores.metrics[metric];
+    const info = scores.fields[field];
+    return plot({
+      title: NAMES[name], units: name === "acc" ? "" : info.units, height, leads: true, xText: leadText, endLabels: true,
+      floor: name === "bias" ? undefined : 0, ceiling: name === "acc" ? 1 : undefined, rule: { acc: 0.6, bias: 0 }[name],
+      lines: scores.lines.map((line) => ({ name: line, points: scores.leads.map((lead, i) => [lead, curve(line, metric, region, field)[i]]) })),
+    });
+  }
+
+  function scoreTable(metrics, region, field) {
+    const details = make("details", {}, make("summary", {}, "Table"));
+    details.addEventListener("toggle", () => {
+      if (details.childElementCount > 1) return;
+      const info = scores.fields[field];
+      const columns = metrics.flatMap((metric) => scores.lines.map((line) => ({ metric, line, values: curve(line, metric, region, field) })))
+        .filter((column) => column.values.some((value) => value !== null));
+      const head = make("tr", {}, [make("th", { scope: "col" }, "Lead"), ...columns.map((c) => make("th", { scope: "col" }, `${{ rmse: "RMSE", acc: "ACC", mae: "MAE", bias: "Bias" }[scores.metrics[c.metric]]} ${c.line}`))]);
+      const rows = scores.leads.map((lead, i) => make("tr", {}, [make("th", { scope: "row" }, leadText(lead)), ...columns.map((c) => make("td", {}, number(c.values[i])))]));
+      const text = `${info.label}, ${scores.regions[region]}${info.units ? `; ${info.units}, anomaly correlation without unit` : ""}`;
+      const table = make("table", {}, [make("caption", {}, text), make("thead", {}, head), make("tbody", {}, rows)]);
+      details.append(make("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": `Table of ${info.label}` }, table));
+    });
+    return details;
+  }
+
+  const metricIndex = (name) => scores.metrics.indexOf(name);
+  function fillCard(card, region) {
+    const field = Number(card.dataset.field);
+    const open = card.querySelector("details")?.open;
+    const shown = ["rmse", "acc"].map(metricIndex).filter((i) => i >= 0);
+    place(card.querySelector(".plots"), shown.map((metric) => scoreChart(metric, region, field, 190)));
+    card.querySelector("details")?.remove();
+    const table = scoreTable(shown, region, field);
+    table.open = Boolean(open);
+    card.append(table);
+  }
+
+  const cards = [...document.querySelectorAll(".card.curve")];
+  const region = document.getElementById("region");
+  region.value = scores.region;
+  const fillCards = () => cards.forEach((card) => fillCard(card, Number(region.value)));
+  region.addEventListener("change", fillCards);
+  fillCards();
+
+  const explorer = document.getElementById("explorer");
+  const choices = ["any-field", "any-metric", "any-region"].map((id) => document.getElementById(id));
+  const other = scores.fields.findIndex((_, i) => !scores.headline.includes(i));
+  choices[0].value = Math.max(0, other);
+  choices[2].value = scores.region;
+  const fillExplorer = () => {
+    const [field, metric, where] = choices.map((choice) => Number(choice.value));
+    place(explorer.querySelector(".plots"), [scoreChart(metric, where, field, 300)]);
+    const open = explorer.querySelector("details")?.open;
+    explorer.querySelector("details")?.remove();
+    const table = scoreTable([metric], where, field);
+    table.open = Boolean(open);
+    explorer.append(table);
+  };
+  choices.forEach((choice) => choice.addEventListener("change", fillExplorer));
+  if (scores.metrics.length) fillExplorer();
+
+  const view = document.getElementById("map-view");
+  if (view) {
+    const chosen = (name) => view.querySelector(`input[name="${name}"]:checked`).value;
+    const update = () => {
+      const [field, lead] = [chosen("map-field"), chosen("map-lead")];
+      for (const pane of view.querySelectorAll(".pane")) pane.classList.toggle("on", pane.dataset.field === field && pane.dataset.lead === lead);
+    };
+    view.addEventListener("change", update);
+    update();
+  }
+
+  if (training) {
+    const last = Math.max(...training.train.map(([x]) => x), ...training.validation.map(([x]) => x));
+    const stages = training.stages.filter(([, steps]) => steps);
+    place(document.querySelector("#training-chart .plots"), [plot({
+      title: "Loss", units: "logarithmic", height: 300, log: true, endLabels: true,
+      xText: (x) => `update ${Math.round(x)}`,
+      shades: stages.map(([first, steps], i) => [first, i + 1 < stages.length ? stages[i + 1][0] : last, steps === 1 ? "1 step" : `${steps} steps`]),
+      lines: [{ name: "train", points: training.train }, { name: "validation", points: training.validation, dots: true }],
+    })]);
+  }
+})();

@@ -1,0 +1,196 @@
+"""A run directory with plausible numbers, made without the chain."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.artefacts import describe
+from pipeline.config import Config, parse_config
+from pipeline.runs import Run
+from pipeline.validation import KIND, ValidationRecord
+from transforms.grids import Grid
+
+PRESSURE = ["geopotential", "temperature", "u_component_of_wind", "v_component_of_wind"]
+SURFACE = ["2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind", "mean_sea_level_pressure"]
+_MEAN = {"geopotential": 54_000.0, "temperature": 280.0, "2m_temperature": 285.0, "mean_sea_level_pressure": 101_300.0}
+_SPREAD = {"geopotential": 900.0, "temperature": 4.0, "2m_temperature": 4.0, "mean_sea_level_pressure": 900.0}
+_FALL = {"geopotential": 3200.0, "temperature": 32.0, "2m_temperature": 40.0}
+
+
+def make_config(**changes) -> Config:
+    """A configuration of some 400 days of simulated data; `changes` are sections or keys that replace its own."""
+    values = {
+        "name": "quickstart",
+        "description": "a simulated atmosphere on a laptop",
+        "source": {"kind": "simulation"},
+        "data": {"grid": {"latitude": 32, "longitude": 64}, "variables": PRESSURE + SURFACE, "levels": [250, 500, 850]},
+        "periods": {
+            "train": ["2001-01-01T00:00", "2001-10-31T18:00"],
+            "validation": ["2001-11-01T00:00", "2001-11-30T18:00"],
+            "test": ["2001-12-01T00:00", "2002-02-28T18:00"],
+        },
+        "model": {"levels": [{"band_limit": 24, "scalars": 8, "vectors": 4, "blocks": 1}]},
+        "training": {"stages": [{"steps": 1, "updates": 400, "learning_rate": 3e-3}]},
+        "forecast": {"lead_hours": 120, "every_hours": 12},
+    }
+    return parse_config(values | changes, "test")
+
+
+def pattern(grid: Grid, name: str, times: np.ndarray, level: int | None = None) -> np.ndarray:
+    """Travelling waves on a fall from equator to pole, float32, shape (time, latitude, longitude)."""
+    latitude, longitude = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
+    hours = ((times - np.datetime64("2001-01-01", "ns")) / np.timedelta64(1, "h"))[:, None, None]
+    phase = hours * 2 * np.pi / 200 + 0.3 * len(name)
+    belt = np.cos(latitude) ** 3 * np.sin(2 * latitude) * 2
+    waves = belt * np.sin(4 * longitude - phase) + 0.4 * np.cos(latitude) ** 6 * np.cos(7 * longitude - 2 * phase)
+    if "u_component" in name:
+        mean = 24 * np.sin(2 * latitude) ** 2 * np.cos(latitude) - 4
+    elif "v_component" in name:
+        mean = 0.0
+    else:
+        fall = _FALL.get(name, 0.0)
+        mean = _MEAN[name] - fall * np.sin(latitude) ** 2 + (0 if level is None else (500 - level) * fall / 900)
+    return (mean + _SPREAD.get(name, 9.0) * waves).astype(np.float32)
+
+
+def make_run(directory: Path, config: Config | None = None, *, noise_seed: int = 0) -> Run:
+    """Write the artefacts that the report reads."""
+    config = config or make_config()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.yaml").write_text(config.to_yaml())
+    run = Run(directory, config)
+    grid = Grid.equiangular(config.data.grid.latitude, config.data.grid.longitude, poles=config.data.grid.poles)
+    step = np.timedelta64(config.data.time_step_hours, "h")
+    period = config.periods
+    first, last = np.datetime64(period.train[0], "ns"), np.datetime64(period.test[1], "ns")
+    times = np.arange(first, last + step, step)
+    test = np.datetime64(period.test[0], "ns")
+    leads = np.arange(1, config.forecast.lead_hours // config.data.time_step_hours + 1) * step.astype("timedelta64[ns]")
+    every = np.timedelta64(config.forecast.every_hours, "h")
+    initial = np.arange(test, last + step, every)
+    drawn = initial if len(initial) < 30 else initial[len(initial) // 2 - 2 : len(initial) // 2 + 3]
+    levels = config.data.levels
+    coords = {"latitude": grid.latitude, "longitude": grid.longitude}
+    # Only the times around the forecasts hold data: the report reads no others.
+    kept = np.unique(np.concatenate([first + np.arange(3) * step, drawn, (drawn[:, None] + leads).ravel()]))
+    kept = times if len(times) < 300 else kept
+    truth, forecast = {}, {}
+    generator = np.random.default_rng(noise_seed)
+    for name in config.data.variables:
+        on_levels = name in PRESSURE
+        dims = ("level",) if on_levels else ()
+        heights = levels if on_levels else [None]
+        state = np.stack([pattern(grid, name, kept, level) for level in heights], axis=1)
+        growth = 0.25 * np.sqrt(leads / np.timedelta64(5, "D"))[None, :, None, None, None]
+        later = np.stack(
+            [np.stack([pattern(grid, name, drawn + lead, level) for level in heights], axis=1) for lead in leads],
+            axis=1,
+        )
+        shifted = np.roll(later, 2, axis=-1) - later + 0.02 * later.std() * generator.standard_normal(later.shape)
+        ahead = (later + 4 * growth * shifted).astype(np.float32)
+        where = np.searchsorted(times, kept)
+        whole = np.zeros((len(times), *state.shape[1:]), np.float32)
+        whole[where] = state
+        every_initial = np.zeros((len(initial), *ahead.shape[1:]), np.float32)
+        every_initial[np.searchsorted(initial, drawn)] = ahead
+        if not on_levels:
+            whole, every_initial = whole[:, 0], every_initial[:, :, 0]
+        truth[name] = (("time", *dims, "latitude", "longitude"), whole)
+        forecast[name] = (("time", "prediction_timedelta", *dims, "latitude", "longitude"), every_initial)
+    height = {"level": levels} if set(PRESSURE) & set(config.data.variables) else {}
+    simulated = config.source.kind != "store"
+    xr.Dataset(
+        truth,
+        coords | height | {"time": times},
+        {"spherecast": describe("training store", "aaaa", simulated=simulated)},
+    ).to_zarr(run.training_store, consolidated=False, zarr_format=3)
+    xr.Dataset(
+        forecast,
+        coords | height | {"time": initial, "prediction_timedelta": leads},
+        {"spherecast": describe("forecast", "bbbb", simulated=simulated)},
+    ).to_zarr(run.forecast, consolidated=False, zarr_format=3)
+    counts = np.array([int(np.isin(initial + lead, times).sum()) for lead in leads])
+    run.metrics.mkdir()
+    for line in ("model", "persistence", "climatology"):
+        make_metrics(config, leads, counts, line).to_netcdf(run.metrics / f"{line}.nc", engine="netcdf4")
+    run.checkpoints.mkdir()
+    (run.checkpoints / "training.jsonl").write_text("".join(json.dumps(e) + "\n" for e in training_events()))
+    record = ValidationRecord(
+        source={"grid": str(grid), "levels": levels, "simulated": simulated, "title": ""},
+        times={"first": "", "last": "", "count": len(times), "step_hours": 6, "source_step_hours": 6.0},
+        gaps=[["2001-01-05 18 UTC", "2001-02-01 00 UTC"]],
+        missing={config.data.variables[0]: ["2001-01-03 00 UTC"]},
+        valid_times={},
+        planned={},
+    )
+    run.validation_record.write_text(json.dumps({"spherecast": describe(KIND), **asdict(record)}))
+    return run
+
+
+def make_metrics(config: Config, leads: np.ndarray, counts: np.ndarray, line: str) -> xr.Dataset:
+    """Scores that grow with lead as those of a fair model and its baselines do."""
+    metrics, regions = ["rmse", "mse", "mae", "bias", "acc"], config.evaluation.regions
+    days = leads / np.timedelta64(1, "D")
+    names = list(config.data.variables)
+    scale = {name: _SPREAD.get(name, 9.0) for name in names}
+    if "u_component_of_wind" in names:
+        scale["wind_vector"] = 12.0
+    if "10m_u_component_of_wind" in names:
+        scale["10m_wind_vector"] = 8.0
+    growth = {
+        "model": 1 - np.exp(-((days / 5.5) ** 1.4)),
+        "persistence": 1.25 * (1 - np.exp(-days / 1.7)),
+        "climatology": np.full(days.shape, 0.9),
+    }[line]
+    acc = {
+        "model": np.exp(-((days / 7) ** 2)),
+        "persistence": np.exp(-days / 2.2),
+        "climatology": np.full(days.shape, np.nan),
+    }
+    dataset = {}
+    for number, (name, size) in enumerate(scale.items()):
+        levels = config.data.levels if name in [*PRESSURE, "wind_vector"] else [None]
+        values = np.empty((len(metrics), len(regions), len(leads), len(levels)))
+        for r in range(len(regions)):
+            for k in range(len(levels)):
+                rmse = size * growth * (1 + 0.1 * r + 0.2 * k) * (1 + 0.03 * number)
+                values[:, r, :, k] = [
+                    rmse,
+                    rmse**2,
+                    0.8 * rmse,
+                    0.05 * rmse * (-1) ** k,
+                    acc[line] * (1 - 0.02 * number),
+                ]
+        dims = ("metric", "region", "lead_time")
+        dataset[name] = (dims, values[..., 0]) if levels == [None] else ((*dims, "level"), values)
+    dataset["valid_samples"] = ("lead_time", counts)
+    coords = {"metric": metrics, "region": regions, "lead_time": leads}
+    if any(name in dataset for name in PRESSURE):
+        coords["level"] = config.data.levels
+    return xr.Dataset(dataset, coords, {"spherecast": json.dumps(describe("metrics", f"cc-{line}"))})
+
+
+def training_events() -> list[dict]:
+    """A training log of two stages of the curriculum."""
+    events = []
+    generator = np.random.default_rng(1)
+    for update in range(10, 6001, 10):
+        stage = int(update > 4800)
+        loss = 0.05 + 0.9 * np.exp(-update / 700) + 0.1 * stage
+        event = {"event": "train", "update": update, "stage": stage, "rollout_steps": (1, 4)[stage]}
+        events.append(event | {"loss": float(loss * np.exp(0.1 * generator.standard_normal())), "learning_rate": 1e-3})
+        if update % 500 == 0:
+            events.append({"event": "validation", "update": update, "stage": stage, "loss": float(loss * 1.05)})
+    return events
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Run:
+    """A complete run on simulated data; tests must not change it."""
+    return make_run(tmp_path_factory.mktemp("runs") / "quickstart")
