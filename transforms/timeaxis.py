@@ -10,7 +10,7 @@ import numpy as np
 
 from transforms.errors import InputError
 
-__all__ = ["TimeSelection", "as_datetime64", "even_times", "time_text", "within"]
+__all__ = ["TimeSelection", "as_datetime64", "even_times", "require_ascending", "time_text", "within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def even_times(
         InputError: times that do not ascend or occur twice (anywhere in the series); within the period: no time, uneven
             steps, or a step that does not divide `step_hours`.
     """
-    _require_ascending(times)
+    require_ascending(times)
     inside = np.arange(times.size) if period is None else np.flatnonzero(within(times, period))
     if inside.size == 0:
         wanted = "any time" if period is None else " to ".join(time_text(as_datetime64(end)) for end in period)
@@ -94,7 +94,8 @@ def time_text(time: np.datetime64) -> str:
     return str(np.datetime_as_string(time, "m"))
 
 
-def _require_ascending(times: np.ndarray) -> None:
+def require_ascending(times: np.ndarray) -> None:
+    """Raise InputError naming the first pair of times that does not ascend."""
     backwards = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
     if backwards.size == 0:
         return
