@@ -1,5 +1,5 @@
 # Two commands matter: `make quickstart` and `make test`. Both make the virtual environment when it is missing.
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 VENV := .venv
 STAMP := $(VENV)/.installed
 
@@ -18,9 +18,13 @@ lint: venv
 venv: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[simulate,test]'
-	touch $@
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Spherecast needs Python 3.11 or newer; name one with make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(VENV)/bin/python || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing Spherecast and what it needs into $(VENV) (about 2 GB, one to three minutes)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --editable '.[simulate,test]'
+	@echo "Installed $$($(VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | tail -n +3 | wc -l) packages"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from dags import local, processes
 from dags.display import as_bytes, as_duration
+from dags.failures import disk_message, short_message
 from dags.fingerprints import graph
 from dags.stages import PREPROCESS_END, STAGES
 from dags.state import State
@@ -245,7 +246,7 @@ def stage(
         processes.report_error(str(error))
         raise
     except Exception as error:
-        processes.report_error(_short(error))
+        processes.report_error(short_message(error, directory))
         if not processes.inherited_lock():
             raise
         traceback.print_exc()
@@ -263,13 +264,6 @@ def main() -> None:
     except InputError as error:
         _show(console, str(error))
         sys.exit(2)
-    except OSError as error:
-        message = local.disk_message(error)
-        if message is None:
-            _unexpected(console, error)
-        else:
-            _show(console, message)
-        sys.exit(1)
     except Exception as error:
         _unexpected(console, error)
         sys.exit(1)
@@ -333,12 +327,11 @@ def _show(console: Console, text: str) -> None:
         console.print(f"Error: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _short(error: Exception) -> str:
-    disk = local.disk_message(error) if isinstance(error, OSError) else None
-    return disk or f"{type(error).__name__}: {error}"
-
-
 def _unexpected(console: Console, error: Exception) -> None:
+    message = disk_message(error)
+    if message is not None:
+        _show(console, message)
+        return
     with tempfile.NamedTemporaryFile("w", prefix="spherecast-", suffix=".log", delete=False) as stream:
         traceback.print_exception(error, file=stream)
-    _show(console, f"{_short(error)}\nThe traceback is in {stream.name}")
+    _show(console, f"{short_message(error)}\nThe traceback is in {stream.name}")

@@ -7,7 +7,6 @@ records in `state.json` what became of it. `work` is what happens inside that pr
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -38,12 +37,11 @@ from pipeline.runs import Run
 from pipeline.stages import load
 from transforms.errors import InputError
 
-__all__ = ["disk_message", "run", "stage_command", "work"]
+__all__ = ["run", "stage_command", "work"]
 
 _GRACE = 20.0
 """Seconds a stage has to end after it was told to, before it is killed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DISK_ERRORS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "read-only"}
 _LOG_TAIL = 12
 
 Command = Callable[[str, Path, bool], list[str]]
@@ -158,18 +156,6 @@ def work(
         function(name)(run, expected[name].fingerprint, expected[name].inputs)
 
 
-def disk_message(error: OSError) -> str | None:
-    """Return what to do about a full, exhausted or read-only disk, or None for an error of another kind."""
-    reason = _DISK_ERRORS.get(error.errno)
-    if reason is None:
-        return None
-    where = f"{error.filename}: " if error.filename else ""
-    return (
-        f"{where}cannot be written, {reason}. Free some space or choose another place (--runs-dir), then give the same "
-        "command again. Everything finished before is kept."
-    )
-
-
 @dataclass(frozen=True)
 class _Outcome:
     state: str
@@ -207,7 +193,9 @@ def _attempt(
     else:
         result, error = "failed", f"{name} ended, but {fault}." if status == 0 else fault
     seconds = time.monotonic() - clock
-    state.update(name, ended=utc_now(), seconds=round(seconds, 2), state=result, pid=None)
+    # On a full disk the reason for the failure matters more than its record.
+    with contextlib.nullcontext() if result == "done" else contextlib.suppress(OSError):
+        state.update(name, ended=utc_now(), seconds=round(seconds, 2), state=result, pid=None)
     if result == "done":
         state.record_done(step.stage, step.expected, result)
     display.end(step, result, seconds)

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from dags import local, processes
+from dags import failures, local, processes
 from dags.stages import Stage
 from pipeline.artefacts import describe, publishing
 from pipeline.progress import progress
@@ -63,6 +63,10 @@ def misbehave(behaviour: str, directory: Path) -> None:
         raise RuntimeError("the seventh row of the matrix is missing")
     if behaviour == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere/training.json")
+    if behaviour == "fill":
+        with (directory / ".partial-checkpoints.json").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "nothing":
@@ -88,9 +92,9 @@ def main() -> None:
     except InputError as error:
         processes.report_error(str(error))
         raise SystemExit(2) from error
-    except OSError as error:
-        processes.report_error(local.disk_message(error) or str(error))
-        raise SystemExit(1) from error
+    except Exception as error:
+        processes.report_error(failures.short_message(error, directory))
+        raise
 
 
 def runner() -> None:

@@ -1,0 +1,48 @@
+"""What to tell a person about an error that is not about the input."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+__all__ = ["disk_message", "short_message"]
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+}
+_NO_SPACE_BYTES = 64 * 1024
+
+
+def disk_message(error: BaseException, directory: Path | None = None) -> str | None:
+    """Return what to do about a full, exhausted or read-only disk, or None for an error of another kind.
+
+    Libraries wrap the system's error, or keep only its text, or (HDF5) neither; then the room left at `directory`
+    decides.
+    """
+    name = str(directory) if directory else ""
+    reason = None
+    cause: BaseException | None = error
+    while cause is not None and reason is None:
+        if isinstance(cause, OSError) and cause.errno in _REASONS:
+            reason, name = _REASONS[cause.errno], str(cause.filename or name)
+        else:
+            reason = next((text for code, text in _REASONS.items() if os.strerror(code) in str(cause)), None)
+        cause = cause.__cause__ or cause.__context__
+    if reason is None and directory is not None and shutil.disk_usage(directory).free < _NO_SPACE_BYTES:
+        reason = _REASONS[errno.ENOSPC]
+    if reason is None:
+        return None
+    where = f"{name}: " if name else ""
+    return (
+        f"{where}cannot be written, {reason}. Free some space or choose another place (--runs-dir), then give the same "
+        "command again. Everything finished before is kept."
+    )
+
+
+def short_message(error: BaseException, directory: Path | None = None) -> str:
+    """Return one short text for an error of any kind."""
+    return disk_message(error, directory) or f"{type(error).__name__}: {error}"
