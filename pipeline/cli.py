@@ -20,6 +20,7 @@ from rich.table import Table
 from pipeline.artefacts import SCHEMA_VERSION, digest, refuse_other, source_fingerprint
 from pipeline.config import GridConfig, list_configs, load_config
 from transforms.errors import InputError
+from transforms.variables import known
 
 __all__ = ["app"]
 
@@ -79,6 +80,53 @@ def validate(
     console = Console()
     console.print(table)
     console.print(f"[green]{escape(config.name)} can run.[/]", highlight=False)
+
+
+@app.command(**_STORES)
+def regrid(
+    source: _Source,
+    target: _Target,
+    grid: Annotated[str, typer.Option(metavar="NLATxNLON", help="Latitudes and longitudes of the grid.")] = "32x64",
+    poles: Annotated[bool, typer.Option("--poles/--no-poles", help="Whether rows lie on the poles.")] = False,
+    method: Annotated[
+        Literal["conservative", "bilinear", "nearest"], typer.Option(help="How; winds go as vectors in any case.")
+    ] = "conservative",
+    variable: Annotated[
+        list[str] | None, typer.Option(help="Variable to keep; repeatable. All that are on the grid by default.")
+    ] = None,
+    level: Annotated[list[int] | None, typer.Option(help="Level to keep, hPa; repeatable. All by default.")] = None,
+    start: _Start = None,
+    end: _End = None,
+    step_hours: Annotated[int | None, typer.Option(min=1, help="Step of the times kept; all by default.")] = None,
+    beam: Annotated[list[str] | None, typer.Option(metavar="OPTION", help="Option of Apache Beam; repeatable.")] = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Regrid a store onto an equiangular grid, as an Apache Beam job.
+
+    Reads zarr, netCDF or GRIB on any global grid of circles of latitude, in either order. Writes zarr: float32,
+    latitudes ascending, longitudes from 0, with a flag for times without missing values.
+
+    Example: `spherecast regrid era5.zarr coarse.zarr --grid 121x240 --poles --beam=--runner=DaskRunner`
+    """
+    shape, period = _grid(grid, poles), _period(start, end)
+    chosen = {"method": method, "period": period, "levels": level, "step_hours": step_hours}
+    fingerprint = _fingerprint("regrid", [source], grid=shape.model_dump(), variables=variable, **chosen)
+    if _needed(target, fingerprint, overwrite):
+        from pipeline.regrid import regrid_store
+        from transforms.grids import Grid
+
+        names = [name for name in variable or [] if known(name).kind != "static"]
+        regrid_store(
+            source,
+            target,
+            Grid.equiangular(shape.latitude, shape.longitude, poles=poles),
+            variables=names if variable else None,
+            statics=[name for name in variable if name not in names] if variable else None,
+            beam_options=beam or ["--runner=DirectRunner"],
+            fingerprint=fingerprint,
+            **chosen,
+        )
+        _wrote(target)
 
 
 @app.command(**_STORES)
