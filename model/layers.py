@@ -8,6 +8,7 @@ S + 2 V in all. Nodal features are three arrays (longitude, latitude, batch, cha
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from flax import nnx
 from model.harmonics import Table, Transform
 
 __all__ = [
+    "Features",
     "PointwiseNonlinearity",
     "ResidualBlock",
     "SpectralNorm",
@@ -28,6 +30,18 @@ __all__ = [
 ]
 
 _EPSILON = 1e-6
+
+
+class Features(NamedTuple):
+    """How many scalar and tangent-vector features an array holds."""
+
+    scalars: int
+    vectors: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of a modal array: scalars, divergent and rotational coefficients."""
+        return self.scalars + 2 * self.vectors
 
 
 def to_nodal(transform: Transform, modal: jax.Array, scalars: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -75,21 +89,22 @@ class ZonalFilter(nnx.Module):
     def __init__(
         self,
         band_limit: int,
-        in_channels: int,
-        out_channels: int,
+        inputs: Features,
+        outputs: Features,
         *,
         scale: float = 1.0,
         knots: int | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        """Initialise with equal matrices at all degrees, of variance ``scale**2 / in_channels``."""
+        """Initialise with equal matrices at all degrees, of variance ``scale**2 / inputs.channels``."""
         if knots is not None and not 2 <= knots <= band_limit:
             raise ValueError(
                 f"knots: got {knots}, expected 2 to the band limit {band_limit}, or None for one per degree"
             )
-        matrix = jax.random.normal(rngs.params(), (in_channels, out_channels)) * (scale / math.sqrt(in_channels))
-        count = band_limit if knots is None else knots
-        self.weight = nnx.Param(jnp.broadcast_to(matrix, (count, in_channels, out_channels)))
+        shape = (inputs.channels, outputs.channels)
+        matrix = jax.random.normal(rngs.params(), shape) * (scale / math.sqrt(inputs.channels))
+        self.out_scalars = outputs.scalars
+        self.weight = nnx.Param(jnp.broadcast_to(matrix, (band_limit if knots is None else knots, *shape)))
         self.interpolation = nnx.data(None)
         if knots is not None:
             position = np.linspace(0.0, knots - 1.0, band_limit)
@@ -101,6 +116,8 @@ class ZonalFilter(nnx.Module):
         weight = self.weight[...]
         if self.interpolation is not None:
             weight = jnp.einsum("lk,kio->lio", self.interpolation[...], weight)
+        # Vectors have no degree 0; a value there would be a hidden scalar.
+        weight = weight.at[0, :, self.out_scalars :].set(0.0)
         return jnp.einsum("pmlbi,lio->pmlbo", modal, weight)
 
 
@@ -170,14 +187,14 @@ class ResidualBlock(nnx.Module):
         normalise: bool,
         rngs: nnx.Rngs,
     ) -> None:
-        channels = scalars + 2 * vectors
+        features = Features(scalars, vectors)
         self.scalars = scalars
         self.transform = transform
         self.norm = SpectralNorm(scalars, vectors) if normalise else nnx.data(None)
-        self.filter_in = ZonalFilter(transform.band_limit, channels, channels, knots=knots, rngs=rngs)
+        self.filter_in = ZonalFilter(transform.band_limit, features, features, knots=knots, rngs=rngs)
         self.nonlinearity = PointwiseNonlinearity(scalars, vectors, kind=nonlinearity, rngs=rngs)
         # A small residual branch keeps the variance through many blocks and the first rollouts finite.
-        self.filter_out = ZonalFilter(transform.band_limit, channels, channels, scale=0.3, knots=knots, rngs=rngs)
+        self.filter_out = ZonalFilter(transform.band_limit, features, features, scale=0.3, knots=knots, rngs=rngs)
 
     def __call__(self, modal: jax.Array) -> jax.Array:
         """Map (part, m, l, batch, scalars + 2 * vectors) to the same shape."""

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from model.harmonics import Transform
-from model.layers import ResidualBlock, ZonalFilter, to_modal, to_nodal, truncate, zero_pad
+from model.layers import Features, ResidualBlock, ZonalFilter, to_modal, to_nodal, truncate, zero_pad
 from transforms.grids import Grid
 
 __all__ = ["Level", "NetworkConfig", "SphericalUNet"]
@@ -79,31 +79,32 @@ class SphericalUNet(nnx.Module):
         self.scalars = [level.scalars for level in config.levels]
         self.data_transform = Transform(grid, first.band_limit)
 
-        def channels(level: Level) -> int:
-            return level.scalars + 2 * level.vectors
+        def features(level: Level) -> Features:
+            return Features(level.scalars, level.vectors)
 
-        def linear(level: Level, fan_in: int, fan_out: int, scale: float = 1.0) -> ZonalFilter:
+        def knots_of(level: Level) -> int | None:
             # A level coarser than the knots has one matrix per degree.
-            local = None if knots is None or knots >= level.band_limit else knots
-            return ZonalFilter(level.band_limit, fan_in, fan_out, scale=scale, knots=local, rngs=rngs)
+            return None if knots is None or knots >= level.band_limit else knots
+
+        def linear(level: Level, inputs: Features, outputs: Features, scale: float = 1.0) -> ZonalFilter:
+            return ZonalFilter(level.band_limit, inputs, outputs, scale=scale, knots=knots_of(level), rngs=rngs)
 
         def blocks(level: Level, transform: Transform) -> nnx.List:
-            local = None if knots is None or knots >= level.band_limit else knots
             return nnx.List(
                 ResidualBlock(
                     transform,
                     level.scalars,
                     level.vectors,
                     nonlinearity=config.nonlinearity,
-                    knots=local,
+                    knots=knots_of(level),
                     normalise=config.normalise,
                     rngs=rngs,
                 )
                 for _ in range(level.blocks)
             )
 
-        self.encoder = linear(first, in_scalars + 2 * in_vectors, channels(first))
-        self.decoder = linear(first, channels(first), out_scalars + 2 * out_vectors, scale=0.0)
+        self.encoder = linear(first, Features(in_scalars, in_vectors), features(first))
+        self.decoder = linear(first, features(first), Features(out_scalars, out_vectors), scale=0.0)
         hidden = [
             Transform(_hidden_grid(level.band_limit, config.hidden_grid), level.band_limit) for level in config.levels
         ]
@@ -111,8 +112,8 @@ class SphericalUNet(nnx.Module):
         finer = list(zip(config.levels[:-1], hidden[:-1], strict=True))
         self.up = nnx.List(blocks(level, transform) for level, transform in finer)
         pairs = list(zip(config.levels[:-1], config.levels[1:], strict=True))
-        self.pool = nnx.List(linear(coarse, channels(fine), channels(coarse)) for fine, coarse in pairs)
-        self.unpool = nnx.List(linear(coarse, channels(coarse), channels(fine), scale=0.3) for fine, coarse in pairs)
+        self.pool = nnx.List(linear(coarse, features(fine), features(coarse)) for fine, coarse in pairs)
+        self.unpool = nnx.List(linear(coarse, features(coarse), features(fine), scale=0.3) for fine, coarse in pairs)
 
     def __call__(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Apply the network.

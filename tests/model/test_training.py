@@ -1,0 +1,129 @@
+"""The update step: loss by hand, schedule, moving average, and learning."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from model.forecaster import Channels, Forecaster, Normalisation
+from model.network import Level, NetworkConfig
+from model.training import Batch, Trainer, learning_rate_schedule, loss_weights, rollout_loss
+from transforms.grids import Grid
+
+GRID = Grid.equiangular(8, 16, poles=False)
+WEIGHTS = loss_weights(GRID.latitude_weights(), np.array([1.0, 1.0, 2.0]))
+OPTIONS = {"beta2": 0.99, "weight_decay": 0.01, "clip_norm": 1.0, "ema_decay": 0.9}
+
+
+@pytest.fixture(scope="module")
+def model() -> Forecaster:
+    return Forecaster(
+        NetworkConfig((Level(6, 4, 3, 1),)),
+        GRID,
+        Channels((2,), (0,), (1,)),
+        Normalisation(np.zeros(3), np.ones(3), np.full(3, 0.5)),
+        np.zeros((0, *GRID.shape)),
+        forcings=0,
+        rngs=nnx.Rngs(0),
+    )
+
+
+def waves(steps: int) -> Batch:
+    """Zonal waves that travel east by one point a step."""
+    longitude = np.deg2rad(GRID.longitude)
+    shape = np.cos(np.deg2rad(GRID.latitude))[:, None]
+    first = np.stack([shape * np.sin(2 * longitude + phase) for phase in (0.0, 1.0, 2.0)])
+    states = np.stack([np.roll(first, shift, axis=-1) for shift in range(steps + 1)])
+    states = np.stack([states, 0.5 * np.roll(states, 3, axis=-1)])
+    return Batch(jnp.asarray(states, jnp.float32), jnp.zeros((2, steps, 0, *GRID.shape)))
+
+
+def test_loss_of_persistence_by_hand(model):
+    batch = waves(2)
+    states = np.asarray(batch.states, np.float64)
+    squares = ((states[:, 1:] - states[:, :1]) / 0.5) ** 2
+    latitude = GRID.latitude_weights()
+    channel = np.array([0.75, 0.75, 1.5])
+    expected = np.mean(squares * channel[:, None, None] * latitude[:, None])
+    assert float(rollout_loss(model, batch, WEIGHTS)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_learning_lowers_the_loss_and_average_follows(model):
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 60, 0.05), **OPTIONS)
+    state, batch = trainer.init(nnx.state(model, nnx.Param)), waves(1)
+    first = float(trainer.loss(state.params, batch))
+    for _ in range(60):
+        state, metrics = trainer.update(state, batch)
+    assert int(state.update) == 60
+    assert float(metrics["loss"]) < 0.05 * first
+    assert float(trainer.loss(state.ema, batch)) < 0.1 * first
+
+
+def test_average_is_the_recursion(model):
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **OPTIONS)
+    state, batch = trainer.init(nnx.state(model, nnx.Param)), waves(1)
+    average = jax.tree.map(np.asarray, state.ema)
+    for update in range(1, 4):
+        state, _ = trainer.update(state, batch)
+        decay = min(0.9, update / (update + 9))
+        average = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.asarray(new), average, state.params)
+    for got, expected in zip(jax.tree.leaves(state.ema), jax.tree.leaves(average), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_no_average_when_decay_is_zero(model):
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **{**OPTIONS, "ema_decay": 0.0})
+    state, _ = trainer.update(trainer.init(nnx.state(model, nnx.Param)), waves(1))
+    for got, expected in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_restart_keeps_parameters_and_forgets_moments(model):
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **OPTIONS)
+    state, _ = trainer.update(trainer.init(nnx.state(model, nnx.Param)), waves(1))
+    again = trainer.restart(state)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True)
+    )
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(again.opt_state))
+    assert int(again.update) == 1
+
+
+def test_updates_are_reproducible(model):
+    def run() -> list[np.ndarray]:
+        trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.1), **OPTIONS)
+        state = trainer.init(nnx.state(model, nnx.Param))
+        for _ in range(3):
+            state, _ = trainer.update(state, waves(2))
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
+
+    assert all(np.array_equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+def test_remat_changes_no_gradient(model):
+    batch = waves(3)
+
+    def gradient(remat: bool):
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+        def loss(params):
+            merged = nnx.merge(graph, params, rest)
+            merged.remat = remat
+            return rollout_loss(merged, batch, WEIGHTS)
+
+        return jax.grad(loss)(params)
+
+    for a, b in zip(jax.tree.leaves(gradient(True)), jax.tree.leaves(gradient(False)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_schedule():
+    schedule = learning_rate_schedule(2e-3, 100, 0.1)
+    assert float(schedule(0)) == 0.0
+    assert float(schedule(10)) == pytest.approx(2e-3)
+    assert float(schedule(55)) == pytest.approx(1e-3, rel=1e-2)
+    assert float(schedule(100)) == pytest.approx(0.0, abs=1e-9)
+    assert float(learning_rate_schedule(2e-3, 10, 0.0)(0)) == pytest.approx(2e-3)
