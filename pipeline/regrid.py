@@ -7,7 +7,6 @@ which times are complete meet across variables, a few bytes per shard.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ import zarr
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
 from pipeline.beam_runner import beam, count_done, run_job, xbeam
 from pipeline.runs import Run
-from pipeline.sources import absent_chunk_times, open_source, source_grid
+from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
 from pipeline.validation import KIND as RECORD_KIND
 from pipeline.validation import check_fields, read_record, training_grid
 from transforms.errors import InputError
@@ -164,8 +163,7 @@ def regrid_store(
         time_step_hours=step_hours,
         period=[time_text(times[0]), time_text(times[-1])],
         method=method,
-        simulated=_is_simulated(dataset),
-        source=str(dataset.attrs.get("title") or Path(source).name),
+        **origin_facts(dataset, source),
     )
     with publishing(target) as partial:
         template = _template(dataset, regridder, names, statics, levels, times, description)
@@ -183,13 +181,7 @@ def regrid_store(
                 | beam.MapTuple(_WriteValid(job.target))
             )
 
-        try:
-            run_job(_JOB, len(keys), build, beam_options)
-        except Exception as error:
-            # Beam and tensorstore wrap the error of the operating system in their own, of varying type.
-            if "No space left on device" in str(error):
-                raise InputError(f"{target}: the disk is full. Free some space, then run the same command.") from error
-            raise
+        run_job(_JOB, len(keys), build, beam_options)
         lost = absent_chunk_times(partial, [*names, "valid"])
         if lost:
             raise RuntimeError(f"{target}: shards of {', '.join(lost)} were not written")
@@ -283,9 +275,9 @@ def _names(
     surface = ("latitude", "longitude")
     dynamic = [("time", "level", *surface), ("time", *surface)]
     if variables is None:
-        variables = [str(name) for name, axes in found.items() if axes in dynamic]
+        variables = sorted(str(name) for name, axes in found.items() if axes in dynamic)
     if statics is None:
-        statics = [str(name) for name, axes in found.items() if axes == surface]
+        statics = sorted(str(name) for name, axes in found.items() if axes == surface)
     if not variables:
         raise InputError(
             f"{source}: no variable over time, latitude and longitude; it has {', '.join(map(str, found))}."
@@ -310,12 +302,6 @@ def _positions(times: np.ndarray, period: tuple[datetime, datetime] | None, step
     if positions.size == 0:
         raise InputError(f"period: no time within it; the source has {time_text(times[0])} to {time_text(times[-1])}.")
     return positions
-
-
-def _is_simulated(dataset: xr.Dataset) -> bool:
-    made_by = dataset.attrs.get(ATTRIBUTE, {})
-    made_by = json.loads(made_by) if isinstance(made_by, str) else made_by
-    return bool(made_by.get("simulated", False))
 
 
 def _template(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import json
 import math
 import re
 import warnings
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.artefacts import ATTRIBUTE
 from transforms.errors import InputError
 from transforms.grids import COORDINATE_TOLERANCE, Grid
 from transforms.variables import ALIASES, VARIABLES
 
-__all__ = ["AXES", "absent_chunk_times", "open_source", "source_grid"]
+__all__ = ["AXES", "absent_chunk_times", "open_source", "origin_facts", "source_grid"]
 
 AXES = ("time", "level", "latitude", "longitude")
 
@@ -94,6 +96,14 @@ def source_grid(dataset: xr.Dataset) -> Grid:
         InputError: it is not a global iso-latitude grid.
     """
     return Grid(dataset["latitude"].values, dataset["longitude"].values)
+
+
+def origin_facts(dataset: xr.Dataset, path: str) -> dict[str, Any]:
+    """Return what a description says of where data come from: ``source``, a name for a person, and ``simulated``."""
+    made_by = dataset.attrs.get(ATTRIBUTE, {})
+    made_by = json.loads(made_by) if isinstance(made_by, str) else made_by
+    title = dataset.attrs.get("title") or dataset.attrs.get("source") or Path(path).name
+    return {"source": str(title), "simulated": bool(made_by.get("simulated", False))}
 
 
 def absent_chunk_times(

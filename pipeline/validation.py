@@ -21,7 +21,7 @@ from pipeline.artefacts import ATTRIBUTE, describe, publishing
 from pipeline.config import Config
 from pipeline.progress import progress
 from pipeline.runs import Run
-from pipeline.sources import absent_chunk_times, open_source, source_grid
+from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.timeaxis import TimeSelection, as_datetime64, even_times, time_text, within
@@ -52,7 +52,7 @@ class ValidationRecord:
     """What was found in a source that passed, and what would be made of it.
 
     Attributes:
-        source: facts: grid, levels, whether it is simulated, title.
+        source: facts: grid, levels, `source` (its title or file name), whether it is `simulated`.
         times: first, last, count, step_hours of the times taken, and source_step_hours.
         gaps: [last time before, first time after] of every gap.
         missing: times with missing values by variable; the training store marks them as not valid.
@@ -76,12 +76,13 @@ def training_grid(config: Config) -> Grid:
 
 
 def validate_source(
-    dataset: xr.Dataset, config: Config, *, absent: Mapping[str, np.ndarray] | None = None
+    dataset: xr.Dataset, config: Config, *, path: str = "", absent: Mapping[str, np.ndarray] | None = None
 ) -> ValidationRecord:
     """Check a canonical source against a configuration, reading every value once.
 
     Args:
         dataset: from `open_source`.
+        path: where it was read, to name it.
         absent: positions in time of chunks that were never written, by variable; from `absent_chunk_times`.
 
     Raises:
@@ -104,7 +105,7 @@ def validate_source(
             missing[name] |= np.isin(selection.positions, positions)
     faults += _missing_faults(missing, selection.times, absent or {}, config)
     _raise(faults)
-    return _record(dataset, grid, config, selection, missing)
+    return _record(dataset, path, grid, config, selection, missing)
 
 
 def check_fields(dataset: xr.Dataset, names: list[str], levels: list[int], faults: list[str]) -> list[str]:
@@ -153,7 +154,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         InputError: one line for every fault found.
     """
     record = _inspect(run.config, run.source_path)
-    description = describe(KIND, fingerprint, inputs, source=record.source)
+    description = describe(KIND, fingerprint, inputs)
     with publishing(run.validation_record) as partial:
         partial.write_text(json.dumps({ATTRIBUTE: description, **asdict(record)}, indent=1) + "\n")
     _log.info("%s: %d times, %d valid", run.source_path, record.times["count"], record.valid_times["count"])
@@ -189,7 +190,8 @@ def _inspect(config: Config, path: str) -> ValidationRecord:
     source = config.source
     options = {"rename": source.rename, "storage_options": source.storage_options}
     dataset = open_source(path, **options)
-    return validate_source(dataset, config, absent=absent_chunk_times(path, config.data.variables, **options))
+    absent = absent_chunk_times(path, config.data.variables, **options)
+    return validate_source(dataset, config, path=path, absent=absent)
 
 
 def _collect(faults: list[str], check, *arguments):
@@ -334,19 +336,21 @@ def _missing_faults(
 
 
 def _record(
-    dataset: xr.Dataset, grid: Grid, config: Config, selection: TimeSelection, missing: dict[str, np.ndarray]
+    dataset: xr.Dataset,
+    path: str,
+    grid: Grid,
+    config: Config,
+    selection: TimeSelection,
+    missing: dict[str, np.ndarray],
 ) -> ValidationRecord:
     times = selection.times
     valid = ~np.any(list(missing.values()), axis=0)
-    made_by = dataset.attrs.get(ATTRIBUTE, {})
-    made_by = json.loads(made_by) if isinstance(made_by, str) else made_by
     kept = times[valid]
     return ValidationRecord(
         source={
             "grid": str(grid),
             "levels": [int(level) for level in dataset["level"].values] if "level" in dataset.coords else [],
-            "simulated": bool(made_by.get("simulated", False)),
-            "title": str(dataset.attrs.get("title", "")),
+            **origin_facts(dataset, path),
         },
         times={
             "first": time_text(times[0]),
