@@ -138,7 +138,7 @@ def sample(field: np.ndarray, grid: Grid, longitude: np.ndarray, latitude: np.nd
         longitude, latitude: degrees, any shape.
     """
     nlat, nlon = grid.shape
-    ghost = 3
+    ghost = min(8, nlat // 2)  # Far enough for the spline to forget the edge.
     across = np.roll(field, nlon // 2, axis=1)
     south, north = (
         (across[1 : ghost + 1], across[-ghost - 1 : -1]) if grid.has_poles else (across[:ghost], across[-ghost:])

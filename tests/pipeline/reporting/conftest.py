@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,13 +30,13 @@ def make_config(**changes) -> Config:
         "name": "quickstart",
         "description": "a simulated atmosphere on a laptop",
         "source": {"kind": "simulation"},
-        "data": {"grid": {"latitude": 32, "longitude": 64}, "variables": PRESSURE + SURFACE, "levels": [250, 500, 850]},
+        "data": {"grid": {"latitude": 16, "longitude": 32}, "variables": PRESSURE + SURFACE, "levels": [250, 500, 850]},
         "periods": {
             "train": ["2001-01-01T00:00", "2001-10-31T18:00"],
             "validation": ["2001-11-01T00:00", "2001-11-30T18:00"],
             "test": ["2001-12-01T00:00", "2002-02-28T18:00"],
         },
-        "model": {"levels": [{"band_limit": 24, "scalars": 8, "vectors": 4, "blocks": 1}]},
+        "model": {"levels": [{"band_limit": 12, "scalars": 8, "vectors": 4, "blocks": 1}]},
         "training": {"stages": [{"steps": 1, "updates": 400, "learning_rate": 3e-3}]},
         "forecast": {"lead_hours": 120, "every_hours": 12},
     }
@@ -188,6 +189,12 @@ def training_events() -> list[dict]:
         if update % 500 == 0:
             events.append({"event": "validation", "update": update, "stage": stage, "loss": float(loss * 1.05)})
     return events
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """Makers of a configuration, of metrics and of a run."""
+    return SimpleNamespace(config=make_config, metrics=make_metrics, run=make_run)
 
 
 @pytest.fixture(scope="session")

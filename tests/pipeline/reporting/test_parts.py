@@ -1,0 +1,284 @@
+"""Markup, names, scores and facts of the report."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.reporting.facts import cautions, data_notes, gather_facts, reproduce, training_curve
+from pipeline.reporting.fields import Field, calendar_day, duration, instant, pretty_units
+from pipeline.reporting.html import Html, data_script, tag
+from pipeline.reporting.maps import choose_case, map_section
+from pipeline.reporting.scores import read_scores, verdict
+from pipeline.stores import open_store
+from transforms.errors import InputError
+
+
+def test_text_and_attributes_are_escaped_and_markup_is_not():
+    assert tag("p", "a<b&c", Html("<br>"), title='"x"') == '<p title="&quot;x&quot;">a&lt;b&amp;c<br></p>'
+    assert tag("input", checked=True, hidden=False, aria_label=None, class_="c") == '<input checked class="c">'
+
+
+def test_data_cannot_close_their_script():
+    script = data_script("x", {"name": "</script><script>alert(1)</script>"})
+    assert script.count("<") == 2
+    body = script.split(">", 1)[1].rsplit("<", 1)[0]
+    assert json.loads(body)["name"] == "</script><script>alert(1)</script>"
+
+
+def test_data_must_be_json():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        data_script("x", float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("field", "short", "label", "units", "map_units"),
+    [
+        (Field("geopotential", 500), "Z500", "500 hPa geopotential", "m² s⁻²", "dam"),
+        (Field("wind_vector", 850), "Wind 850", "850 hPa wind vector", "m s⁻¹", "m s⁻¹"),
+        (Field("2m_temperature"), "T2M", "2 m temperature", "K", "°C"),
+        (Field("mean_sea_level_pressure"), "MSLP", "mean sea level pressure", "Pa", "hPa"),
+        (Field("brightness_of_moon"), "brightness of moon", "brightness of moon", "", ""),
+    ],
+)
+def test_fields_are_named_as_forecasters_name_them(field, short, label, units, map_units):
+    assert (field.short, field.label, field.units, field.map_units[2]) == (short, label, units, map_units)
+
+
+def test_geopotential_maps_are_in_decametres():
+    factor, offset, _ = Field("geopotential", 500).map_units
+    assert 552.0 * 10 * 9.80665 * factor + offset == pytest.approx(552.0)
+
+
+def test_units_durations_and_times_read_well():
+    assert pretty_units("kg m**-2 s**-1") == "kg m⁻² s⁻¹"
+    assert [duration(h) for h in (1, 18, 24, 102)] == ["1 hour", "18 hours", "1 day", "4.25 days"]
+    assert calendar_day(np.datetime64("2001-02-03T12")) == "3 Feb 2001"
+    assert instant(np.datetime64("2001-02-03T06:30")) == "3 Feb 2001 06:30 UTC"
+
+
+def _scores(tmp_path, model=None, persistence=None, climatology=None, *, headline=(), counts=200):
+    """Scores of Z500 and T850 at 1, 2 and 3 days from RMSE lists by line and field; ACC from `model["acc"]`."""
+    paths = {}
+    for line, values in {"model": model, "persistence": persistence, "climatology": climatology}.items():
+        if values is None:
+            continue
+        lead = np.array([24, 48, 72], "timedelta64[h]").astype("timedelta64[ns]")
+        array = np.full((2, 1, 3, 2), np.nan)
+        array[0, 0, :, 0] = values["z"]
+        array[1, 0, :, 0] = values.get("acc", np.nan)
+        other = np.full((2, 1, 3, 2), np.nan)
+        other[0, 0, :, 1] = values["t"]
+        dims = ("metric", "region", "lead_time", "level")
+        dataset = xr.Dataset(
+            {
+                "geopotential": (dims, array),
+                "temperature": (dims, other),
+                "valid_samples": ("lead_time", np.full(3, counts)),
+            },
+            {"metric": ["rmse", "acc"], "region": ["global"], "lead_time": lead, "level": [500, 850]},
+        )
+        paths[line] = tmp_path / f"{line}.nc"
+        dataset.to_netcdf(paths[line], engine="netcdf4")
+    return read_scores(paths, headline or ["geopotential@500", "temperature@850"])
+
+
+def test_verdict_of_a_good_forecast(tmp_path):
+    scores = _scores(
+        tmp_path,
+        {"z": [1, 2, 3], "t": [1, 2, 3], "acc": [0.9, 0.7, 0.5]},
+        {"z": [2, 4, 6], "t": [2, 3, 4]},
+        {"z": [5, 5, 5], "t": [2.5, 2.5, 2.5]},
+    )
+    assert verdict(scores) == [
+        "Beats persistence at every lead to 3 days in all 2 headline fields.",
+        "Beats climatology at every lead to 3 days in 1 of 2 headline fields; in the others: T850 to 2 days.",
+        "Z500 is useful (ACC above 0.6) to 2 days.",
+    ]
+
+
+def test_verdict_of_a_bad_forecast(tmp_path):
+    scores = _scores(
+        tmp_path,
+        {"z": [3, 5, 5], "t": [1, 9, 1], "acc": [0.5, 0.9, 0.9]},
+        {"z": [2, 4, 6], "t": [2, 3, 4]},
+        {"z": [1, 1, 1], "t": [1, 1, 1]},
+    )
+    assert verdict(scores) == [
+        "Beats persistence for a while only: Z500 at no lead from the first on, T850 to 1 day.",
+        "Does not beat climatology at the first lead in any headline field.",
+        "Z500 has no useful skill (ACC above 0.6) at the first lead.",
+    ]
+
+
+def test_a_forecast_that_blew_up_does_not_beat_anything(tmp_path):
+    scores = _scores(tmp_path, {"z": [1, np.nan, np.nan], "t": [1, 1, 1]}, {"z": [2, 4, 6], "t": [2, 3, 4]})
+    assert verdict(scores) == [
+        "Beats persistence at every lead to 3 days in 1 of 2 headline fields; in the others: Z500 to 1 day."
+    ]
+    assert scores.payload()["values"]["model"][0][0][0] == [1.0, None, None]
+
+
+def test_leads_without_truth_are_not_judged(tmp_path):
+    nan = np.nan
+    scores = _scores(tmp_path, {"z": [1, 2, nan], "t": [1, 2, nan]}, {"z": [2, 4, nan], "t": [2, 3, nan]})
+    assert verdict(scores) == ["Beats persistence at every lead to 2 days in all 2 headline fields."]
+
+
+def test_verdict_without_baselines_says_so(tmp_path):
+    assert verdict(_scores(tmp_path, {"z": [1, 2, 3], "t": [1, 2, 3]})) == [
+        "No score could be compared with a baseline."
+    ]
+
+
+def test_headline_field_without_scores_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"report.headline: 'geopotential' has no scores; there are geopotential@500"):
+        _scores(tmp_path, {"z": [1, 2, 3], "t": [1, 2, 3]}, headline=["geopotential"])
+
+
+def test_baseline_with_other_leads_and_regions_is_aligned_by_name(make, tmp_path):
+    config = make.config()
+    leads = np.arange(1, 5) * np.timedelta64(6, "h").astype("timedelta64[ns]")
+    make.metrics(config, leads, np.full(4, 9), "model").to_netcdf(tmp_path / "model.nc")
+    other = make.metrics(config, leads, np.full(4, 9), "persistence")
+    other.isel(lead_time=[3, 1], region=[1, 0]).drop_vars("temperature").to_netcdf(tmp_path / "persistence.nc")
+    scores = read_scores({name: tmp_path / f"{name}.nc" for name in ("model", "persistence", "climatology")})
+    field = Field("geopotential", 500)
+    wanted = other.geopotential.sel(metric="rmse", region="global", level=500).values
+    np.testing.assert_array_equal(scores.curve("persistence", "rmse", field), [np.nan, wanted[1], np.nan, wanted[3]])
+    assert np.isnan(scores.curve("persistence", "rmse", Field("temperature", 850))).all()
+    assert scores.lines == ["model", "persistence"]
+
+
+def test_short_forecasts_have_a_scorecard_of_their_last_leads(make, tmp_path):
+    config = make.config()
+    leads = np.arange(4) * np.timedelta64(3, "h").astype("timedelta64[ns]")
+    make.metrics(config, leads, np.full(4, 9), "model").to_netcdf(tmp_path / "model.nc")
+    scores = read_scores({"model": tmp_path / "model.nc"})
+    assert scores.leads[scores.scorecard_leads()].tolist() == [3, 6, 9]
+
+
+def test_official_results_are_read(reference):
+    results = reference / "results"
+    scores = read_scores(
+        {
+            "model": results / "64x32p_skipna0_deterministic.nc",
+            "persistence": results / "64x32p_persistence_beam_deterministic.nc",
+            "climatology": results / "64x32p_climatology_deterministic.nc",
+        }
+    )
+    with xr.open_dataset(results / "64x32p_skipna0_deterministic.nc", decode_timedelta=True) as official:
+        wanted = official.geopotential.sel(metric="rmse", region="global", level=500).values
+    np.testing.assert_array_equal(scores.curve("model", "rmse", Field("geopotential", 500)), wanted)
+    assert scores.headline[0] == Field("geopotential", 500)
+    assert np.isnan(scores.curve("model", "rmse", Field("specific_humidity", 850))[-1])
+
+
+def test_few_data_are_called_few(make, finished_run):
+    config = make.config(
+        periods={
+            "train": ["2001-01-01T00:00", "2001-01-06T00:00"],
+            "validation": ["2001-11-01T00:00", "2001-11-30T18:00"],
+            "test": ["2001-12-01T00:00", "2002-02-28T18:00"],
+        }
+    )
+    run = finished_run
+    scores = read_scores({"model": run.metrics / "model.nc"})
+    stores = open_store(run.training_store, "truth"), open_store(run.forecast, "forecast")
+    assert cautions(gather_facts(run.config, *stores, scores)) == []
+    facts = gather_facts(config, *stores, scores)
+    assert cautions(facts) == ["20 training samples over 5 days: this shows that the chain works, not skill."]
+    scores.valid_samples[:] = 12
+    assert cautions(gather_facts(config, *stores, scores))[1] == (
+        "Only 12 forecasts score a lead time (fewer than 100): differences may be chance."
+    )
+
+
+def test_notes_name_gaps_and_missing_values(finished_run, tmp_path):
+    notes = data_notes(finished_run.validation_record)
+    assert notes == [
+        "Gap between 2001-01-05 18 UTC and 2001-02-01 00 UTC; no sample or forecast crosses it.",
+        "geopotential: values missing at 1 time, which are skipped: 2001-01-03 00 UTC.",
+    ]
+    assert data_notes(tmp_path / "none.json") == ["The record of the source's validation is missing."]
+
+
+def test_command_that_reproduces_a_run_names_what_was_changed(make):
+    from pipeline.config import load_config
+
+    assert reproduce(load_config("tiny")) == "spherecast run tiny"
+    changed = load_config("tiny", ["training.seed=3", "source.allow_missing=true"])
+    assert reproduce(changed) == "spherecast run tiny source.allow_missing=true training.seed=3"
+    assert load_config("tiny", ["source.allow_missing=true", "training.seed=3"]) == changed
+    assert reproduce(make.config(name="mine")) is None
+
+
+def test_training_log_counts_an_update_once_and_survives_a_cut_line(tmp_path):
+    log = tmp_path / "training.jsonl"
+    events = [
+        {"event": "train", "update": 1, "stage": 0, "rollout_steps": 1, "loss": 9.0},
+        {"event": "train", "update": 2, "stage": 0, "rollout_steps": 1, "loss": 0.5},
+        {"event": "validation", "update": 2, "stage": 0, "loss": 0.6},
+        {"event": "train", "update": 3, "stage": 1, "rollout_steps": 4, "loss": float("nan")},
+        {"event": "train", "update": 1, "stage": 0, "rollout_steps": 1, "loss": 1.0},
+    ]
+    log.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "tra')
+    curve = training_curve(log)
+    assert curve["train"] == [[1.0, 1.0], [2.0, 0.5], [3.0, None]]
+    assert curve["validation"] == [[2, 0.6]]
+    assert curve["stages"] == [[1, 1], [3, 4]]
+    assert training_curve(log, most=1)["averaged"] == 3
+    log.write_text("")
+    assert training_curve(log) is None
+
+
+def _stores(initial, times, leads=(24, 72)):
+    """A forecast of uniform east wind and a truth of uniform north wind."""
+    grid = {"latitude": np.linspace(-84.375, 84.375, 16), "longitude": np.arange(32) * 11.25}
+    east, north = "10m_u_component_of_wind", "10m_v_component_of_wind"
+    shape = (len(initial), len(leads), 16, 32)
+    dims = ("time", "prediction_timedelta", "latitude", "longitude")
+    forecast = xr.Dataset(
+        {east: (dims, np.full(shape, 5.0)), north: (dims, np.zeros(shape))},
+        {"time": initial, "prediction_timedelta": np.array(leads, "timedelta64[h]").astype("timedelta64[ns]")} | grid,
+    )
+    shape = (len(times), 16, 32)
+    dims = ("time", "latitude", "longitude")
+    truth = xr.Dataset({east: (dims, np.zeros(shape)), north: (dims, np.full(shape, 5.0))}, {"time": times} | grid)
+    return forecast, truth
+
+
+def _days(*numbers):
+    return np.datetime64("2001-01-01", "ns") + np.array(numbers) * np.timedelta64(1, "D")
+
+
+def test_the_drawn_forecast_is_the_middle_one_with_truth_at_every_lead():
+    wind = [Field("10m_wind_vector"), Field("geopotential", 500)]
+    case = choose_case(*_stores(_days(*range(9)), _days(*range(12))), wind)
+    assert case.initial == _days(4)[0]
+    assert case.leads == [24, 72]
+    assert case.fields == wind[:1]
+    case = choose_case(*_stores(_days(0, 1, 2), _days(3)), wind)
+    assert (case.initial, case.leads) == (_days(0)[0], [72])
+    assert choose_case(*_stores(_days(0, 1, 2), _days(50)), wind) is None
+
+
+def test_arrows_point_where_the_wind_blows():
+    case = choose_case(*_stores(_days(0), _days(1, 3)), [Field("10m_wind_vector")])
+    html = map_section(case)
+    paths = [part.split('"')[0] for part in html.split('<path d="')[1:]]
+
+    def shafts(path):
+        pairs = [piece.split("L") for piece in path.split("M")[1:]][::2]
+        points = np.array([[tuple(map(float, p.split())) for p in pair] for pair in pairs])
+        return points[:, 1] - points[:, 0]
+
+    east, north, error = (shafts(path) for path in paths[:3])
+    assert len(east) > 100
+    assert (east[:, 0] > 5).all()
+    assert (np.abs(east[:, 1]) <= 1).all()
+    assert (north[:, 1] < -5).all()  # SVG counts downwards.
+    assert (error[:, 1] > 0).all()  # Forecast minus truth: east and south.

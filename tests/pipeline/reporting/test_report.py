@@ -1,0 +1,286 @@
+"""The page as a whole: what it holds, and that it loads nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from pipeline.artefacts import read_description
+from pipeline.report import run_stage, write_report
+from pipeline.reporting.scores import LINES
+from transforms.errors import InputError
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Elements of a page; refuses tags that do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.data: dict[str, str] = {}
+        self._script: str | None = None
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        self._script = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_endtag(self, tag):
+        assert self.open
+        assert self.open.pop() == tag
+        self._script = None
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("script", "style"):
+            if self._script:
+                self.data[self._script] = self.data.get(self._script, "") + data
+        else:
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def report(finished_run) -> str:
+    run_stage(finished_run, "0123", {"evaluate": "4567"})
+    return finished_run.report.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run_copy(finished_run, tmp_path):
+    """A run that a test may change."""
+    shutil.copytree(finished_run.directory, tmp_path / "quickstart")
+    return type(finished_run)(tmp_path / "quickstart", finished_run.config)
+
+
+def _edit(path, change) -> None:
+    with xr.open_dataset(path, decode_timedelta=True) as dataset:
+        changed = change(dataset.load())
+    changed.to_netcdf(path, engine="netcdf4")
+
+
+def test_page_is_well_formed_and_describes_itself(report, finished_run):
+    page = Page(report)
+    description = read_description(finished_run.report)
+    assert description["kind"] == "report"
+    assert description["fingerprint"] == "0123"
+    assert description["inputs"] == {"evaluate": "4567"}
+    assert description["simulated"] is True
+    assert json.loads(page.data["spherecast"]) == description
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    links = [attributes["href"][1:] for name, attributes in page.elements if name in ("a", "use")]
+    assert set(links) <= set(identifiers)
+
+
+def test_page_loads_nothing(report):
+    for name, attributes in Page(report).elements:
+        assert name not in ("link", "iframe", "object", "embed", "base")
+        for key in ("src", "href", "xlink:href", "srcset", "action", "data"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("#", "data:image/png;base64,")), (name, key, value)
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|import\(|WebSocket", report)
+    assert len(report.encode()) < 1_500_000
+
+
+def test_headings_tables_and_pictures_are_named(report):
+    page = Page(report)
+    names = [name for name, _ in page.elements]
+    assert names.count("h1") == 1
+    assert names.count("table") == names.count("caption") == 3
+    levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    pictures = [attributes for name, attributes in page.elements if name == "svg" and "aria-hidden" not in attributes]
+    assert len(pictures) == 1 + 3 * 3 * 3
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
+
+
+def test_simulated_data_are_called_simulated(report):
+    page = Page(report)
+    assert "Simulated data" in page.words
+    assert "Do not compare the numbers with scores on ERA5" in page.words
+    assert "<title>quickstart: forecast verification (simulated data)</title>" in report
+
+
+def test_result_comes_first(report):
+    words = Page(report).words
+    assert "Beats persistence at every lead to 5 days in all 6 headline fields." in words
+    assert words.index("Beats persistence") < words.index("Scorecard", words.index("Beats persistence"))
+    assert "180 forecasts from 1 Dec 2001 to 28 Feb 2002, every 12 hours" in words
+    assert "4 variables × 3 levels (250, 500, 850 hPa) and 4 surface variables" in words
+
+
+def test_every_curve_equals_the_metrics_file(report, finished_run):
+    scores = json.loads(Page(report).data["scores"])
+    for line in LINES:
+        with xr.open_dataset(finished_run.metrics / f"{line}.nc", decode_timedelta=True) as metrics:
+            for i, metric in enumerate(scores["metrics"]):
+                for r, region in enumerate(scores["regions"]):
+                    for f, field in enumerate(scores["fields"]):
+                        name, _, level = field["id"].partition("@")
+                        array = metrics[name].sel(metric=metric, region=region)
+                        wanted = (array.sel(level=int(level)) if level else array).values
+                        shown = scores["values"][line][i][r][f]
+                        if shown is None:
+                            assert np.isnan(wanted).all()
+                        else:
+                            np.testing.assert_allclose(np.array(shown, float), wanted, rtol=5e-5)
+
+
+def test_scorecard_equals_the_metrics_file(report, finished_run):
+    table = report[report.index('class="scorecard"') :]
+    table = table[: table.index("</table>")]
+    rows = table.split("<tr>")[3:]
+    headline = ["geopotential@500", "temperature@850", "wind_vector@850", "2m_temperature", "10m_wind_vector"]
+    metrics = {}
+    for line in LINES:
+        with xr.open_dataset(finished_run.metrics / f"{line}.nc", decode_timedelta=True) as dataset:
+            metrics[line] = dataset.sel(metric="rmse", region="global").load()
+    days = np.array([1, 3, 5]) * np.timedelta64(1, "D")
+    for row, field in zip(rows, headline, strict=False):
+        name, _, level = field.partition("@")
+        curves = {
+            line: (d[name].sel(level=int(level)) if level else d[name]).sel(lead_time=days).values
+            for line, d in metrics.items()
+        }
+        wanted = [*(curves["model"] / curves["persistence"]), *(curves["model"] / curves["climatology"])]
+        assert re.findall(r">([\d.]+)</td>", row) == [f"{value:.2f}" for value in wanted], field
+
+
+def test_two_writes_are_the_same_file(report, finished_run, tmp_path):
+    run = finished_run
+    write_report(
+        tmp_path / "again.html",
+        config=run.config,
+        training_store=run.training_store,
+        forecast=run.forecast,
+        metrics={line: run.metrics / f"{line}.nc" for line in LINES},
+        training_log=run.checkpoints / "training.jsonl",
+        validation_record=run.validation_record,
+        fingerprint="0123",
+        inputs={"evaluate": "4567"},
+    )
+    assert (tmp_path / "again.html").read_text() == report
+
+
+def test_text_of_the_configuration_stays_text(make, finished_run, tmp_path):
+    attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    run = finished_run
+    write_report(
+        tmp_path / "report.html",
+        config=make.config(description=attack, report={"title": attack}),
+        training_store=run.training_store,
+        forecast=run.forecast,
+        metrics={line: run.metrics / f"{line}.nc" for line in LINES},
+    )
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert attack in page.words
+    assert "<img" not in text
+    assert not any("onerror" in attributes for _, attributes in page.elements)
+
+
+def test_page_of_winds_alone_with_few_data(make, tmp_path):
+    config = make.config(
+        name="winds",
+        source={"kind": "store", "path": "/data/gfs.nc"},
+        data={
+            "grid": {"latitude": 32, "longitude": 64},
+            "variables": ["10m_u_component_of_wind", "10m_v_component_of_wind"],
+            "levels": [],
+        },
+        periods={
+            "train": ["2001-01-01T00:00", "2001-01-06T00:00"],
+            "test": ["2001-02-01T00:00", "2001-02-04T18:00"],
+        },
+        forecast={"lead_hours": 72, "every_hours": 6},
+    )
+    run = make.run(tmp_path / "winds", config)
+    run_stage(run, "", {})
+    page = Page(run.report.read_text())
+    assert "20 training samples over 5 days: this shows that the chain works, not skill." in page.words
+    assert "Only 4 to 15 forecasts score a lead time (fewer than 100)" in page.words
+    assert "Simulated" not in page.words
+    assert "10 m wind speed, m s⁻¹" in page.words
+    scores = json.loads(page.data["scores"])
+    assert [scores["fields"][i]["id"] for i in scores["headline"]] == ["10m_wind_vector"]
+
+
+def test_page_without_baselines_log_and_truth_says_what_is_missing(run_copy):
+    for path in (run_copy.metrics / "persistence.nc", run_copy.metrics / "climatology.nc"):
+        path.unlink()
+    (run_copy.checkpoints / "training.jsonl").unlink()
+    run_copy.validation_record.unlink()
+    hours = zarr.open_group(run_copy.forecast)["time"]
+    hours[:] = hours[:] + 100_000
+    run_stage(run_copy, "", {})
+    words = Page(run_copy.report.read_text()).words
+    assert "The metrics hold neither persistence nor climatology to compare with." in words
+    assert "Beats" not in words
+    assert "There is no training log." in words
+    assert "No forecast has a valid time for which the truth is known." in words
+    assert "The record of the source's validation is missing." in words
+
+
+def test_missing_scores_regions_and_metrics_are_left_out(run_copy):
+    def change(dataset):
+        dataset = dataset.isel(region=[1, 2]).sel(metric=["mse", "rmse"])
+        dataset["geopotential"][:, :, 8:] = np.nan
+        return dataset
+
+    _edit(run_copy.metrics / "model.nc", change)
+    _edit(run_copy.metrics / "climatology.nc", lambda dataset: dataset.drop_vars("temperature"))
+    run_stage(run_copy, "", {})
+    page = Page(run_copy.report.read_text())
+    scores = json.loads(page.data["scores"])
+    assert scores["regions"] == ["tropics", "extra-tropics"]
+    assert scores["metrics"] == ["rmse"]
+    geopotential = [field["id"] for field in scores["fields"]].index("geopotential@500")
+    assert scores["values"]["model"][0][0][geopotential][7:10] == [
+        pytest.approx(scores["values"]["model"][0][0][geopotential][7]),
+        None,
+        None,
+    ]
+    assert "region tropics" in page.words
+    assert "Z500 to 2 days" in page.words
+
+
+def test_model_metrics_are_needed(run_copy):
+    (run_copy.metrics / "model.nc").unlink()
+    with pytest.raises(
+        InputError, match=r"model\.nc: the model's metrics are missing; run `spherecast evaluate` first"
+    ):
+        run_stage(run_copy, "", {})
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not on this machine")
+def test_browser_draws_the_page_without_complaint(report, finished_run, tmp_path):
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--virtual-time-budget=2000"]
+    command += ["--window-size=1400,3000", "--dump-dom", f"file://{finished_run.report}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in done.stderr
+    drawn = done.stdout
+    assert drawn.count('class="plot"') == 6 * 2 + 1 + 1
+    assert len(re.findall(r'aria-label="RMSE in m² s⁻²: model [\d.]+ at 6 h', drawn)) == 2
+    assert drawn.count('class="pane on"') == 1
