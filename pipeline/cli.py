@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pipeline.artefacts import SCHEMA_VERSION, digest, refuse_other, source_fingerprint
-from pipeline.config import GridConfig, list_configs, load_config
+from pipeline.config import GridConfig, SimulationConfig, list_configs, load_config
 from transforms.errors import InputError
 from transforms.variables import known
 
@@ -80,6 +81,52 @@ def validate(
     console = Console()
     console.print(table)
     console.print(f"[green]{escape(config.name)} can run.[/]", highlight=False)
+
+
+@app.command(**_STORES)
+def simulate(
+    target: _Target,
+    kind: Annotated[
+        Literal["simulation", "waves"], typer.Option(help="A SPEEDY simulation, or waves in closed form (at once).")
+    ] = "simulation",
+    truncation: Annotated[int, typer.Option(help="Spectral truncation of the simulation: 21, 31 or 42.")] = 21,
+    start: Annotated[
+        datetime, typer.Option(formats=_FORMATS, metavar="DATE", help="First time written, 00 UTC.")
+    ] = datetime(2001, 1, 1),
+    days: Annotated[int, typer.Option(help="Length written.")] = 760,
+    spinup_days: Annotated[int, typer.Option(help="Days from rest that are thrown away.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of the small perturbation it starts from.")] = 0,
+    grid: Annotated[str, typer.Option(metavar="NLATxNLON", help="Latitudes and longitudes of the grid.")] = "33x64",
+    poles: Annotated[bool, typer.Option("--poles/--no-poles", help="Whether rows lie on the poles.")] = True,
+    level: Annotated[list[int] | None, typer.Option(help="Level to write, hPa; repeatable. 250, 500, 850.")] = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Make an atmosphere: ERA5's variables, units and layout, every 6 h, labelled as simulated.
+
+    Reads nothing (a simulation needs the extra `simulate`, which `make venv` installs). Writes zarr.
+
+    Example: `spherecast simulate atmosphere.zarr --days 365 --level 500 --level 850`
+    """
+    values = {
+        "truncation": truncation,
+        "start": start,
+        "days": days,
+        "spinup_days": spinup_days,
+        "seed": seed,
+        "grid": _grid(grid, poles),
+        "levels": level or [250, 500, 850],
+    }
+    try:
+        settings = SimulationConfig.model_validate(values)
+    except ValidationError as error:
+        faults = [f"--{fault['loc'][0]}: {fault['msg']}, got {fault['input']!r}." for fault in error.errors()]
+        raise InputError("\n".join(faults).replace("spinup_days", "spinup-days")) from error
+    fingerprint = _fingerprint("source store", [], kind=kind, settings=settings.model_dump(mode="json"))
+    if _needed(target, fingerprint, overwrite):
+        from pipeline.simulate import simulate_store, source_description
+
+        simulate_store(target, kind, settings, source_description(kind, settings, fingerprint))
+        _wrote(target)
 
 
 @app.command(**_STORES)
@@ -176,6 +223,47 @@ def climatology(
 
         climatology_store(
             source, target, period=period, method=method, window_days=window_days, fingerprint=fingerprint
+        )
+        _wrote(target)
+
+
+@app.command(**_STORES)
+def score(
+    forecast: Annotated[str, typer.Argument(metavar="FORECAST", help="Store in WeatherBench 2's forecast layout.")],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Store of the same variables on the same grid.")],
+    target: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.nc", help="netCDF file to write.")],
+    climatology: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Climatology by hour and dayofyear; acc needs one.")
+    ] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Region to average over; repeatable.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="rmse, mse, mae, bias or acc; repeatable.")] = None,
+    skipna: Annotated[
+        bool, typer.Option("--skipna", help="Leave missing points out of averages; else an average is missing too.")
+    ] = False,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Score any forecast in WeatherBench 2's layout with its metrics.
+
+    Reads the forecast, the truth and perhaps a climatology. Writes netCDF: each field by metric, region, lead time and
+    level.
+
+    Example: `spherecast score forecast.zarr era5.zarr -o scores.nc --climatology climatology.zarr`
+    """
+    stores = [forecast, truth, *([climatology] if climatology else [])]
+    regions = {"regions": region} if region else {}
+    fingerprint = _fingerprint("metrics", stores, metrics=metric, skipna=skipna, **regions)
+    if _needed(target, fingerprint, overwrite):
+        from pipeline.evaluate import score_store
+
+        score_store(
+            forecast,
+            truth,
+            target,
+            climatology=climatology,
+            metrics=metric,
+            skipna=skipna,
+            fingerprint=fingerprint,
+            **regions,
         )
         _wrote(target)
 

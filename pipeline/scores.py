@@ -30,15 +30,17 @@ _HOURS |= {"microsecond": 1 / 3.6e9, "nanosecond": 1 / 3.6e12}
 def headline_rmse(path: Path, leads: tuple[int, ...] = LEAD_HOURS) -> dict[str, list[float | None]]:
     """Return the global RMSE of every field in a metrics file at lead times in hours, None where it has no such lead.
 
-    A field is named ``variable`` or ``variable@level``.
+    A field is named ``variable`` or ``variable@level``. Without a global RMSE in the file there is none.
     """
     import netCDF4
     import numpy as np
 
     with netCDF4.Dataset(path) as dataset:
         dataset.set_auto_mask(False)
-        metric = list(dataset["metric"][:]).index("rmse")
-        region = list(dataset["region"][:]).index("global")
+        metrics, regions = list(dataset["metric"][:]), list(dataset["region"][:])
+        if "rmse" not in metrics or "global" not in regions:
+            return {}
+        metric, region = metrics.index("rmse"), regions.index("global")
         lead = dataset["lead_time"]
         hours = lead[:].astype(np.float64) * _HOURS[lead.units.split(" ")[0].rstrip("s")]
         at = [int(np.argmin(np.abs(hours - wanted))) for wanted in leads]
@@ -61,7 +63,7 @@ def headline_rmse(path: Path, leads: tuple[int, ...] = LEAD_HOURS) -> dict[str, 
 
 
 def score_table(metrics: Path, headline: list[str]) -> Table | None:
-    """Return a table of the RMSE of the headline fields beside the baselines', or None where there are no metrics.
+    """Return a table of the RMSE of the headline fields beside the baselines', or None where there are none.
 
     Args:
         metrics: folder of ``model.nc``, ``persistence.nc`` and ``climatology.nc``.
@@ -71,10 +73,12 @@ def score_table(metrics: Path, headline: list[str]) -> Table | None:
         return None
     scores = {name: headline_rmse(metrics / f"{name}.nc") for name in _FORECASTS}
     known = list(scores["model"])
+    if not known:
+        return None
     chosen = [name for name in headline or _PREFERRED if name in known] or known[:_MOST]
     table = Table(title="Global RMSE", box=None, pad_edge=False, title_justify="left")
-    for heading in ("field", "lead", *_FORECASTS, "model/persistence", "model/climatology"):
-        table.add_column(heading, justify="left" if heading == "field" else "right")
+    for heading in ("field", "lead", "model", "persistence", "ratio", "climatology", "ratio"):
+        table.add_column(heading, justify="left" if heading == "field" else "right", no_wrap=True)
     for field in chosen:
         for k, hours in enumerate(LEAD_HOURS):
             values = [scores[name].get(field, [None] * len(LEAD_HOURS))[k] for name in _FORECASTS]
@@ -82,7 +86,8 @@ def score_table(metrics: Path, headline: list[str]) -> Table | None:
                 continue
             numbers = ["" if value is None else f"{value:.4g}" for value in values]
             ratios = [f"{values[0] / other:.2f}" if other else "" for other in values[1:]]
-            table.add_row(field if k == 0 else "", f"{hours} h", *numbers, *ratios)
+            cells = (numbers[0], numbers[1], ratios[0], numbers[2], ratios[1])
+            table.add_row(field if k == 0 else "", f"{hours} h", *cells)
     return table
 
 
