@@ -10,11 +10,11 @@ from rich.table import Table
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["headline_rmse", "score_table"]
+__all__ = ["HEADLINE_FIELDS", "headline_rmse", "score_table"]
 
 LEAD_HOURS = (24, 72, 120)
 _FORECASTS = ("model", "persistence", "climatology")
-_PREFERRED = (
+HEADLINE_FIELDS = (
     "geopotential@500",
     "temperature@850",
     "wind_vector@850",
@@ -22,6 +22,7 @@ _PREFERRED = (
     "10m_wind_vector",
     "mean_sea_level_pressure",
 )
+"""Fields shown first, those that are there, when ``report.headline`` is empty."""
 _MOST = 6
 _HOURS = {"day": 24.0, "hour": 1.0, "minute": 1 / 60, "second": 1 / 3600, "millisecond": 1 / 3.6e6}
 _HOURS |= {"microsecond": 1 / 3.6e9, "nanosecond": 1 / 3.6e12}
@@ -75,7 +76,7 @@ def score_table(metrics: Path, headline: list[str]) -> Table | None:
     known = list(scores["model"])
     if not known:
         return None
-    chosen = [name for name in headline or _PREFERRED if name in known] or known[:_MOST]
+    chosen = [name for name in headline or HEADLINE_FIELDS if name in known] or known[:_MOST]
     table = Table(title="Global RMSE", box=None, pad_edge=False, title_justify="left")
     for heading in ("field", "lead", "model", "persistence", "ratio", "climatology", "ratio"):
         table.add_column(heading, justify="left" if heading == "field" else "right", no_wrap=True)

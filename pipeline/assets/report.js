@@ -38,7 +38,8 @@
     const all = [];
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
       for (const m of [1, 2, 5]) all.push(Number((m * 10 ** e).toPrecision(3)));
-    return all.filter((t) => t >= low && t <= high);
+    const within = all.filter((t) => t >= low && t <= high);
+    return within.length > 2 ? within : linearTicks(low, high, 5);
   };
   const leadTicks = (low, high, width) => {
     const most = Math.max(2, Math.floor(width / 44));
@@ -48,14 +49,15 @@
     return ticks;
   };
 
-  // One chart. spec: title, units, lines [{name, points: [[x, y or null]]}], log, floor, ceiling, rule, shades, leads, height.
+  // One chart. spec: title, units, height, lines [{name, points: [[x, y or null]], dots}], log, xText, endLabels, leads
+  // (x is hours), floor, ceiling and rule on the y axis, shades [[from, to, text]] across which lines break, absent.
   function plot(spec) {
     const figure = make("figure", { class: "plot" });
     const caption = make("figcaption", {}, [make("b", {}, spec.title), spec.units ? `, ${spec.units}` : ""]);
     figure.append(caption);
     const lines = spec.lines.filter((line) => line.points.some(([, y]) => y !== null && (!spec.log || y > 0)));
     if (!lines.length) {
-      figure.append(make("p", { class: "note" }, "There is no such score here."));
+      figure.append(make("p", { class: "note" }, spec.absent || "There is no such score."));
       return figure;
     }
     const holder = make("div", { style: `height:${spec.height}px` });
@@ -73,6 +75,7 @@
       const [a, b] = [known[0], known[known.length - 1]];
       return `${line.name} ${number(a[1])} at ${spec.xText(a[0])}, ${number(b[1])} at ${spec.xText(b[0])}`;
     });
+    const breaks = (spec.shades || []).slice(1).map(([from]) => from); // Losses of different stages do not compare.
     const label = `${spec.title}${spec.units ? ` in ${spec.units}` : ""}: ${describe.join("; ")}`;
 
     const render = () => {
@@ -107,6 +110,7 @@
         const dots = [];
         line.points.forEach(([x, y], i) => {
           if (y === null || (spec.log && y <= 0)) { pen = false; return; }
+          if (i && breaks.some((at) => line.points[i - 1][0] < at && at <= x)) pen = false;
           path += `${pen ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`;
           const alone = !pen && (i + 1 >= line.points.length || line.points[i + 1][1] === null);
           if (alone || line.dots) dots.push(draw("circle", { class: "dot", cx: px(x), cy: py(y), r: 3.5 }));
@@ -186,7 +190,8 @@
     const info = scores.fields[field];
     return plot({
       title: NAMES[name], units: name === "acc" ? "" : info.units, height, leads: true, xText: leadText, endLabels: true,
-      floor: name === "bias" ? undefined : 0, ceiling: name === "acc" ? 1 : undefined, rule: { acc: 0.6, bias: 0 }[name],
+      floor: name === "bias" ? undefined : 0,
+      absent: name === "acc" && info.id.includes("wind_vector") ? "Not defined for a wind vector; its components have one, under “Any field”." : undefined, ceiling: name === "acc" ? 1 : undefined, rule: { acc: 0.6, bias: 0 }[name],
       lines: scores.lines.map((line) => ({ name: line, points: scores.leads.map((lead, i) => [lead, curve(line, metric, region, field)[i]]) })),
     });
   }
@@ -198,9 +203,13 @@
       const info = scores.fields[field];
       const columns = metrics.flatMap((metric) => scores.lines.map((line) => ({ metric, line, values: curve(line, metric, region, field) })))
         .filter((column) => column.values.some((value) => value !== null));
-      const head = make("tr", {}, [make("th", { scope: "col" }, "Lead"), ...columns.map((c) => make("th", { scope: "col" }, `${{ rmse: "RMSE", acc: "ACC", mae: "MAE", bias: "Bias" }[scores.metrics[c.metric]]} ${c.line}`))]);
+      const groups = metrics.map((metric) => [metric, columns.filter((column) => column.metric === metric).length]).filter(([, count]) => count);
+      const head = [
+        make("tr", {}, [make("td"), ...groups.map(([metric, count]) => make("th", { scope: "colgroup", colspan: count }, NAMES[scores.metrics[metric]]))]),
+        make("tr", {}, [make("th", { scope: "col" }, "Lead"), ...columns.map((column) => make("th", { scope: "col" }, column.line))]),
+      ];
       const rows = scores.leads.map((lead, i) => make("tr", {}, [make("th", { scope: "row" }, leadText(lead)), ...columns.map((c) => make("td", {}, number(c.values[i])))]));
-      const text = `${info.label}, ${scores.regions[region]}${info.units ? `; ${info.units}, anomaly correlation without unit` : ""}`;
+      const text = `${info.label}, ${scores.regions[region]}${info.units ? `; ${info.units}` : ""}`;
       const table = make("table", {}, [make("caption", {}, text), make("thead", {}, head), make("tbody", {}, rows)]);
       details.append(make("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": `Table of ${info.label}` }, table));
     });

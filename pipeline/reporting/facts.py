@@ -94,7 +94,7 @@ def gather_facts(config: Config, training: xr.Dataset, forecast: xr.Dataset, sco
         ),
         (
             "Test",
-            f"{_count(initial.size, 'forecast')} from {_span(initial)}, every {duration(config.forecast.every_hours)}",
+            f"{_count(initial.size, 'forecast')} from {_span(initial)}, every {config.forecast.every_hours} hours",
         ),
         ("Valid samples", _valid(least, most)),
         ("Lead times", f"to {duration(float(leads[-1]))}, in steps of {duration(step)}"),

@@ -250,7 +250,7 @@ def _training(training: dict[str, Any] | None) -> Html:
     text += "; shaded stages unroll as many model steps as they say."
     validated = [loss for _, loss in training["validation"] if loss is not None]
     if validated:
-        text += f" The least validation loss is {min(validated):.3g}."
+        text += f" The last validation loss is {validated[-1]:.3g}."
     return _section(
         "training",
         "Training",

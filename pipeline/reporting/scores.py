@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.reporting.fields import Field, duration
+from pipeline.scores import HEADLINE_FIELDS
 from transforms.errors import InputError
 
 __all__ = ["LINES", "Scores", "read_scores", "verdict"]
@@ -22,14 +23,6 @@ LINES = ("model", "persistence", "climatology")
 USEFUL_ACC = 0.6
 """Anomaly correlation above which a forecast is called useful (Hollingsworth et al. 1980)."""
 
-_PREFERRED = (
-    Field("geopotential", 500),
-    Field("temperature", 850),
-    Field("wind_vector", 850),
-    Field("2m_temperature"),
-    Field("10m_wind_vector"),
-    Field("mean_sea_level_pressure"),
-)
 _METRICS = ("rmse", "acc", "mae", "bias")
 _SCORECARD_DAYS = (1, 3, 5, 7, 10, 14)
 
@@ -235,7 +228,7 @@ def _headline(fields: list[Field], wanted: Sequence[str]) -> list[Field]:
             )
     if wanted:
         return [by_name[name] for name in dict.fromkeys(wanted)]
-    return [field for field in _PREFERRED if field in fields] or fields[:6]
+    return [by_name[name] for name in HEADLINE_FIELDS if name in by_name] or fields[:6]
 
 
 def _open(path: Path) -> xr.Dataset:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -270,6 +271,28 @@ def test_model_metrics_are_needed(run_copy):
         InputError, match=r"model\.nc: the model's metrics are missing; run `spherecast evaluate` first"
     ):
         run_stage(run_copy, "", {})
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_on_its_ground(theme):
+    style = (resources.files("pipeline") / "assets" / "report.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})\b", light))
+    if theme == "dark":
+        colour |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})\b", dark))
+
+    def luminance(name):
+        encoded = np.array([int(colour[name][i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    pairs = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("page", "card")]
+    pairs += [(line, "card") for line in ("model", "persistence", "climatology", "validation")]
+    pairs += [("badge", "badge-ground"), ("page", "accent"), ("on-dark", "g4"), ("on-dark", "b3")]
+    pairs += [("on-light", ground) for ground in ("g1", "g2", "g3", "b1", "b2")]
+    for text, ground in pairs:
+        dark_one, light_one = sorted([luminance(text), luminance(ground)])
+        assert (light_one + 0.05) / (dark_one + 0.05) >= 4.5, (text, ground)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not on this machine")
