@@ -26,7 +26,7 @@ from pipeline.beam_runner import beam, count_done, run_job, xbeam
 from pipeline.runs import Run
 from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
 from pipeline.validation import KIND as RECORD_KIND
-from pipeline.validation import check_fields, read_record, training_grid
+from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.regridding import Regridder
@@ -132,8 +132,7 @@ def regrid_store(
     dataset = open_source(source, **options)
     names, statics = _names(dataset, variables, statics, source)
     levels = _levels(dataset, names, levels)
-    faults: list[str] = []
-    check_fields(dataset, [name for name in (*names, *statics) if name in VARIABLES], levels, faults)
+    faults = field_faults(dataset, [name for name in (*names, *statics) if name in VARIABLES], levels)
     if faults:
         raise InputError("\n".join(faults))
     positions = _positions(dataset["time"].values, period, step_hours)

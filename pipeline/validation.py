@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from transforms.variables import VARIABLES, known
 __all__ = [
     "KIND",
     "ValidationRecord",
-    "check_fields",
+    "field_faults",
     "inspect_config",
     "read_record",
     "run_stage",
@@ -41,6 +41,11 @@ __all__ = [
 
 KIND = "validation record"
 
+_AXES_OF_KIND = {
+    "pressure": ("time", "level", "latitude", "longitude"),
+    "surface": ("time", "latitude", "longitude"),
+    "static": ("latitude", "longitude"),
+}
 _SHOWN = 5
 _BLOCKS_AT_ONCE = 16
 
@@ -93,11 +98,11 @@ def validate_source(
     grid = _collect(faults, source_grid, dataset)
     selection = _collect(faults, even_times, dataset["time"].values, data.time_step_hours, data.period)
     names = [*data.variables, *data.statics]
-    sound = check_fields(dataset, names, data.levels, faults)
+    faults += field_faults(dataset, names, data.levels)
     if selection is not None:
         faults += _gap_faults(selection, config)
         faults += _period_faults(selection, config)
-        faults += _first_look(dataset, sound, data.levels, int(selection.positions[0]))
+        faults += _first_look(dataset, names, data.levels, int(selection.positions[0]))
     _raise(faults)
     missing = _scan(dataset, data.variables, data.levels, selection, faults)
     for name, positions in (absent or {}).items():
@@ -108,9 +113,9 @@ def validate_source(
     return _record(dataset, path, grid, config, selection, missing)
 
 
-def check_fields(dataset: xr.Dataset, names: list[str], levels: list[int], faults: list[str]) -> list[str]:
-    """Add a fault for each variable or level that is not there as needed; return the names without one."""
-    sound = []
+def field_faults(dataset: xr.Dataset, names: Sequence[str], levels: Sequence[int]) -> list[str]:
+    """Return a fault for each variable, axis or level that is not there as needed."""
+    faults = []
     for name in names:
         if name not in dataset:
             has = ", ".join(map(str, dataset.data_vars)) or "none that are known"
@@ -120,18 +125,12 @@ def check_fields(dataset: xr.Dataset, names: list[str], levels: list[int], fault
             )
             continue
         kind, axes = known(name).kind, dataset[name].dims
-        expected = {
-            "pressure": ("time", "level", "latitude", "longitude"),
-            "surface": ("time", "latitude", "longitude"),
-            "static": ("latitude", "longitude"),
-        }[kind]
-        if axes != expected:
+        if axes != _AXES_OF_KIND[kind]:
             faults.append(
-                f"{name}: has axes ({', '.join(map(str, axes))}), expected ({', '.join(expected)}). "
+                f"{name}: has axes ({', '.join(map(str, axes))}), expected ({', '.join(_AXES_OF_KIND[kind])}). "
                 "Select one entry of every other axis in the source, or map another variable under source.rename."
             )
-            continue
-        if kind == "pressure":
+        elif kind == "pressure":
             have = [int(level) for level in dataset["level"].values]
             lost = [level for level in levels if level not in have]
             if lost:
@@ -139,12 +138,9 @@ def check_fields(dataset: xr.Dataset, names: list[str], levels: list[int], fault
                     f"{name}: level {', '.join(map(str, lost))} hPa is missing; the source has "
                     f"{', '.join(map(str, have))}. Remove it from data.levels or choose another source."
                 )
-                continue
-            if len(set(have)) != len(have):
-                faults.append(f"{name}: a level occurs twice in the source ({', '.join(map(str, have))}).")
-                continue
-        sound.append(name)
-    return sound
+            elif len(set(have)) != len(have):
+                faults.append(f"{name}: a level occurs twice in the source ({', '.join(map(str, have))}). Remove one.")
+    return faults
 
 
 def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
@@ -243,21 +239,24 @@ def _periods(config: Config) -> dict[str, Any]:
 def _first_look(dataset: xr.Dataset, names: list[str], levels: list[int], position: int) -> list[str]:
     """Units and plausible values, judged by attributes and by the first time; statics must be complete as well."""
     faults = []
-    fields = {name: _field(dataset, name, levels) for name in names}
-    first = {name: field.isel(time=position) if "time" in field.dims else field for name, field in fields.items()}
+    first = {name: dataset[name] for name in names if name in dataset}
+    first = {name: field.isel(time=position) if "time" in field.dims else field for name, field in first.items()}
     (values,) = dask.compute({name: field.data for name, field in first.items()})
     for name, field in first.items():
         variable, value = VARIABLES[name], values[name]
+        if "level" in field.dims:
+            value = value[np.isin(field["level"].values, levels)]
         missing = int(np.isnan(value).sum())
         if variable.kind == "static" and missing:
             faults.append(
                 f"{name}: {missing} of {value.size} values are missing; expected none. Fill them in the source."
             )
-        low, high = (np.nan, np.nan) if missing == value.size else (np.nanmin(value), np.nanmax(value))
-        fault = units_fault(variable, dataset[name].attrs.get("units"), float(low), float(high))
-        if fault is None and name == "geopotential" and missing == 0:
-            top = int(field["level"].values.min())
-            fault = height_fault(name, float(value[list(field["level"].values).index(top)].mean()), top)
+        if missing == value.size:
+            continue
+        fault = units_fault(variable, field.attrs.get("units"), float(np.nanmin(value)), float(np.nanmax(value)))
+        if fault is None and name == "geopotential" and "level" in field.dims:
+            used = field["level"].values[np.isin(field["level"].values, levels)]
+            fault = height_fault(name, float(np.nanmean(value[used.argmin()])), int(used.min()))
         if fault:
             faults.append(fault)
     return faults
