@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _ORDER = ("hour", "dayofyear", "time", "prediction_timedelta", "lead_time", "number", "level", "latitude", "longitude")
+_HOLE = 16  # Positions it is cheaper to read and drop than to start another read for.
 _ALIASES = {"lat": "latitude", "lon": "longitude", "isobaricInhPa": "level", "pressure_level": "level"}
 
 
@@ -61,22 +62,20 @@ def open_store(path: str | Path, what: str) -> xr.Dataset:
         dataset = xr.open_dataset(text, engine=engine, chunks=None, decode_timedelta=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{what}: {text} cannot be read as a {engine} store ({error}).") from error
-    if engine == "zarr" and "://" not in text:
-        dataset = _through_tensorstore(dataset, Path(text))
     dataset = dataset.rename({old: new for old, new in _ALIASES.items() if old in dataset.dims})
     for axis in ("latitude", "longitude"):
         if axis not in dataset.dims or axis not in dataset.coords:
             raise InputError(
                 f"{what}: {text} has no {axis} axis with coordinates; its axes are {', '.join(map(str, dataset.dims))}."
             )
+    dataset = _lazily(dataset, text, engine)
     longitude = dataset.longitude.values.astype(np.float64) % 360.0
     order = np.argsort(longitude, kind="stable")
     if not np.array_equal(order, np.arange(order.size)) or (dataset.longitude.values < 0).any():
         dataset = dataset.assign_coords(longitude=longitude).isel(longitude=order)
     if dataset.latitude.values[0] > dataset.latitude.values[-1]:
         dataset = dataset.isel(latitude=slice(None, None, -1))
-    known = [axis for axis in _ORDER if axis in dataset.dims]
-    return dataset.transpose(*[axis for axis in dataset.dims if axis not in known], *known)
+    return dataset
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
@@ -91,13 +90,16 @@ def description_of(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 def fields_of(dataset: xr.Dataset, *axes: str) -> list[str]:
-    """Return the names of the numeric variables over `axes`, latitude and longitude, with or without levels."""
+    """Return the names of the float variables over `axes`, latitude and longitude, with or without levels, sorted.
+
+    A store lists its variables in no fixed order, and what is made from it must not depend on that.
+    """
     wanted = {*axes, "latitude", "longitude"}
-    return [
+    return sorted(
         str(name)
         for name, variable in dataset.data_vars.items()
         if set(variable.dims) - {"level"} == wanted and np.issubdtype(variable.dtype, np.floating)
-    ]
+    )
 
 
 def valid_times(dataset: xr.Dataset) -> np.ndarray:
@@ -153,50 +155,67 @@ def blocks(positions: np.ndarray, variable: xr.DataArray, target_bytes: float = 
             yield group
 
 
-def read_times(variable: xr.DataArray, positions: np.ndarray) -> np.ndarray:
-    """Read `variable` at ascending time positions; one contiguous read, from which missing positions are dropped."""
-    start, stop = int(positions[0]), int(positions[-1]) + 1
-    values = variable.isel(time=slice(start, stop)).values
-    return values if stop - start == positions.size else values[positions - start]
+def read_times(variable: xr.DataArray, positions: np.ndarray, axis: str = "time") -> np.ndarray:
+    """Read `variable` at ascending positions of an axis; runs with small holes are read whole, then cut."""
+    pieces = []
+    for run in np.split(positions, np.flatnonzero(np.diff(positions) > _HOLE) + 1):
+        start, stop = int(run[0]), int(run[-1]) + 1
+        values = variable.isel({axis: slice(start, stop)}).values
+        along = variable.dims.index(axis)
+        pieces.append(values if stop - start == run.size else values.take(run - start, axis=along))
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=along)
 
 
-class _TensorStoreArray(BackendArray):
-    """An array on disk behind xarray's lazy indexing.
+class _LazyArray(BackendArray):
+    """An array on disk behind xarray's lazy indexing, its axes reordered.
 
-    Tensorstore decodes the many small chunks of a sharded store in threads, several times faster than zarr-python.
+    Tensorstore decodes the many small chunks of a sharded store in threads, several times faster than zarr-python. Axes
+    are reordered here because xarray would read a lazily transposed array point by point.
     """
 
-    def __init__(self, array: ts.TensorStore) -> None:
-        self._array = array
-        self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype.numpy_dtype)
+    def __init__(self, source: ts.TensorStore | xr.Variable, order: tuple[int, ...]) -> None:
+        self._source, self._order = source, order
+        self.shape = tuple(source.shape[axis] for axis in order)
+        self.dtype = np.dtype(source.dtype.numpy_dtype if isinstance(source, ts.TensorStore) else source.dtype)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
         # Tensorstore takes neither negative steps nor ends beyond the array: read the range, then step through it.
-        contiguous, stepping = [], []
-        for part, size in zip(key, self.shape, strict=True):
-            if not isinstance(part, slice):
-                contiguous.append(int(part))
-                continue
-            wanted = range(size)[part]
+        contiguous, stepping = [slice(0, 0)] * len(key), []
+        for part, size, axis in zip(key, self.shape, self._order, strict=True):
+            wanted = range(size)[part] if isinstance(part, slice) else range(part, part + 1)
             low, high = (min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1) if wanted else (0, 0)
-            contiguous.append(slice(low, high))
-            stepping.append(slice(None, None, wanted.step))
-        return self._array[tuple(contiguous)].read().result()[tuple(stepping)]
+            contiguous[axis] = slice(low, high)
+            stepping.append(slice(None, None, wanted.step) if isinstance(part, slice) else 0)
+        values = self._source[tuple(contiguous)]
+        values = values.read().result() if isinstance(self._source, ts.TensorStore) else values.values
+        return values.transpose(self._order)[tuple(stepping)]
 
 
-def _through_tensorstore(dataset: xr.Dataset, path: Path) -> xr.Dataset:
-    """Let tensorstore read the plain float variables of a local zarr store; packed ones stay with xarray."""
-    driver = "zarr3" if (path / "zarr.json").is_file() else "zarr"
+def _lazily(dataset: xr.Dataset, path: str, engine: str) -> xr.Dataset:
+    """Bring the axes of every variable into the order of the house, and let tensorstore read local zarr stores."""
+    local = engine == "zarr" and "://" not in path
+    driver = "zarr3" if (Path(path) / "zarr.json").is_file() else "zarr"
     variables = {}
     for name, variable in dataset.data_vars.items():
+        dims = sorted(variable.dims, key=lambda axis: _ORDER.index(axis) if axis in _ORDER else -1)
+        order = tuple(variable.dims.index(axis) for axis in dims)
         packed = "scale_factor" in variable.encoding or "add_offset" in variable.encoding
         fill = variable.encoding.get("_FillValue", np.nan)
-        if variable.dtype != variable.encoding.get("dtype") or packed or not np.isnan(fill) or variable.ndim < 2:
+        plain = variable.dtype.kind == "f" and variable.dtype == variable.encoding.get("dtype") and not packed
+        if local and plain and np.isnan(fill):
+            spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{(Path(path) / str(name)).resolve()}/"}}
+            source = ts.open(spec, open=True, read=True).result()
+        elif order != tuple(range(variable.ndim)):
+            source = variable.variable
+        else:
             continue
-        spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{(path / str(name)).resolve()}/"}}
-        array = indexing.LazilyIndexedArray(_TensorStoreArray(ts.open(spec, open=True, read=True).result()))
-        variables[name] = xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
+        encoding = dict(variable.encoding)
+        for key in ("chunks", "shards", "preferred_chunks"):
+            if isinstance(encoding.get(key), tuple):
+                encoding[key] = tuple(encoding[key][axis] for axis in order)
+        array = indexing.LazilyIndexedArray(_LazyArray(source, order))
+        variables[name] = xr.Variable(dims, array, variable.attrs, encoding)
     return dataset.assign(variables)
