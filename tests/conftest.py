@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -44,3 +45,18 @@ def reference_stores(reference: Path, tmp_path_factory: pytest.TempPathFactory) 
         return folder / name
 
     return stores
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Directory of one complete run of the configuration `tiny`, shared by all tests; read it only."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+    with (base / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Of several test workers the first makes it and the others wait.
+        directory = base / "shared-runs" / "tiny"
+        if not (directory / "report.html").exists():
+            command = [sys.executable, "-m", "dags", "run", "tiny", "--runs-dir", str(directory.parent)]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+    return directory
