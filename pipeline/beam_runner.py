@@ -33,6 +33,9 @@ with _silence():
 
 __all__ = ["beam", "count_done", "run_job", "xbeam"]
 
+# Beam knows its Dask runner by its full name alone.
+_DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+
 # A function that Beam has pickled cannot carry the bar of its caller; in the same process it finds it here by job.
 _BARS: dict[str, Progress] = {}
 
@@ -48,13 +51,18 @@ def run_job(
         build: applies the transforms to the pipeline it is given.
         options: of Beam, e.g. ``--runner=DaskRunner``.
     """
+    options = [f"--runner={_DASK_RUNNER}" if option == "--runner=DaskRunner" else option for option in options]
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     with progress(name, total) as bar:
         _BARS[name] = bar
         try:
             # Without flags Beam would parse the command line of the calling program.
-            with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+            with beam.Pipeline(options=PipelineOptions(options)) as pipeline:
                 build(pipeline)
+            # DaskRunner leaves its client behind, to which dask would then send all its work.
+            client = getattr(pipeline.result, "client", None)
+            if client is not None:
+                client.close()
         finally:
             del _BARS[name]
 

@@ -104,13 +104,15 @@ class Regridder:
                 f"field: expected shape (..., {self.source.shape[0]}, {self.source.shape[1]}) for a source grid of "
                 f"{self.source}; got {field.shape}."
             )
-        return field if field.dtype == np.float32 else field.astype(np.float64)
+        # BLAS sums in another order where the memory layout is another, and a layout is not part of the data.
+        return np.ascontiguousarray(field, dtype=np.float32 if field.dtype == np.float32 else np.float64)
 
     @cached_property
     def _weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude (target, source) and longitude (source, target) matrices, float64; latitude rows sum to 1."""
         if self.method == "conservative":
-            return _latitude_overlap(self.source, self.target), _longitude_overlap(self.source, self.target).T
+            around = _longitude_overlap(self.source, self.target)
+            return _latitude_overlap(self.source, self.target), np.ascontiguousarray(around.T)
         latitude = self.source.latitude
         if self._crosses_pole:
             latitude = np.concatenate([[-180.0 - latitude[0]], latitude, [180.0 - latitude[-1]]])
@@ -119,7 +121,7 @@ class Regridder:
         position = longitude[0] + (self.target.longitude - longitude[0]) % 360.0
         around = _linear(longitude, position)
         around[:, 0] += around[:, -1]
-        return _linear(latitude, self.target.latitude), around[:, :-1].T
+        return _linear(latitude, self.target.latitude), np.ascontiguousarray(around[:, :-1].T)
 
     @cached_property
     def _crosses_pole(self) -> bool:

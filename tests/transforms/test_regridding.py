@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -157,6 +159,17 @@ def test_nearest_wind_on_its_own_grid_is_unchanged():
     wind = rotation(grid, (0.2, 0.5, -0.4))
     for got, want in zip(Regridder(grid, grid, "nearest").wind(*wind), wind, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("source", "target"), pairs())
+def test_neither_memory_layout_nor_pickling_changes_a_bit(source, target, method):
+    field = np.random.default_rng(4).normal(size=(3, 2, *source.shape)).astype(np.float32)
+    regridder = Regridder(source, target, method)
+    expected = regridder(field)
+    turned = np.ascontiguousarray(field.swapaxes(-1, -2)).swapaxes(-1, -2)
+    np.testing.assert_array_equal(regridder(turned), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(regridder))(field), expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
