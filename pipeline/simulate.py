@@ -45,6 +45,7 @@ _SURFACE = (
 )
 _STATIC = ("geopotential_at_surface", "land_sea_mask")
 
+_SIMULATION_PACKAGES = ("jcm", "dinosaur", "jax_datetime")
 _WAVES_SOURCE = "Simulated: travelling Rossby-Haurwitz waves in closed form (not observations, not a reanalysis)"
 
 
@@ -90,7 +91,15 @@ def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, descrip
     """
     _check(settings)
     if kind == "simulation":
-        from pipeline.simulation import SOURCE, simulated_blocks
+        try:
+            from pipeline.simulation import SOURCE, simulated_blocks
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in _SIMULATION_PACKAGES:
+                raise
+            raise InputError(
+                "source.kind: a simulation needs the package jcm, which is not installed. Install it with "
+                "`pip install 'spherecast[simulate]'`, or choose another source."
+            ) from error
 
         source, blocks = SOURCE.format(truncation=settings.truncation), simulated_blocks
     else:

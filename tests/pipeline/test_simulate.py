@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 
 import numpy as np
@@ -100,4 +101,14 @@ def test_settings_that_cannot_be_simulated_are_refused(tmp_path, change, message
     settings = SETTINGS.model_copy(update=change)
     with pytest.raises(InputError, match=message):
         simulate_store(tmp_path / "source.zarr", "waves", settings, {})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_missing_simulation_package_is_named_with_its_mend(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "pipeline.simulation", raising=False)
+    for name in [name for name in sys.modules if name == "jcm" or name.startswith("jcm.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jcm", None)
+    with pytest.raises(InputError, match=r"pip install 'spherecast\[simulate\]'"):
+        simulate_store(tmp_path / "source.zarr", "simulation", SETTINGS, {})
     assert not any(tmp_path.iterdir())
