@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.artefacts import describe, publishing, read_description
 from pipeline.config import Config
 from pipeline.progress import progress
+from pipeline.reporting.cases import choose_case
 from pipeline.reporting.facts import data_notes, gather_facts, training_curve
-from pipeline.reporting.maps import choose_case
 from pipeline.reporting.page import page
 from pipeline.reporting.scores import LINES, read_scores
 from pipeline.runs import Run

@@ -63,7 +63,7 @@
     const holder = make("div", { style: `height:${spec.height}px` });
     const tip = make("div", { class: "tip", hidden: "" });
     figure.append(holder, tip);
-    const xs = [...new Set(lines.flatMap((line) => line.points.map(([x]) => x)))].sort((a, b) => a - b);
+    const xs = [...new Set(lines.flatMap((line) => line.points.filter(([, y]) => y !== null).map(([x]) => x)))].sort((a, b) => a - b);
     const values = lines.flatMap((line) => line.points.map(([, y]) => y)).filter((y) => y !== null && (!spec.log || y > 0));
     let low = Math.min(...values), high = Math.max(...values);
     if (spec.floor !== undefined) low = Math.min(low, spec.floor);
@@ -121,10 +121,14 @@
         ends.push({ name: line.name, x: px(last[0]), y: py(last[1]) });
       }
       if (spec.endLabels) {
-        ends.sort((a, b) => a.y - b.y);
-        ends.forEach((end, i) => { end.y = Math.max(end.y, i ? ends[i - 1].y + 14 : box.top); });
-        for (let i = ends.length - 1, limit = box.bottom; i >= 0; i--, limit = ends[i + 1].y - 14) ends[i].y = Math.min(ends[i].y, limit);
-        for (const end of ends) svg.append(draw("text", { class: `end ${end.name}`, x: box.right + 8, y: end.y + 4 }, end.name));
+        // Labels at the edge share a column and must not overlap; a line that ends early has its own by its end.
+        const column = ends.filter((end) => end.x > box.right - 60).sort((a, b) => a.y - b.y);
+        column.forEach((end, i) => { end.y = Math.max(end.y, i ? column[i - 1].y + 14 : box.top); });
+        for (let i = column.length - 1, limit = box.bottom; i >= 0; i--, limit = column[i + 1].y - 14) column[i].y = Math.min(column[i].y, limit);
+        for (const end of ends) {
+          const x = column.includes(end) ? box.right + 8 : end.x + 8;
+          svg.append(draw("text", { class: `end ${end.name}`, x, y: end.y + 4 }, end.name));
+        }
       }
       const cursor = draw("g", {});
       svg.append(cursor);

@@ -14,7 +14,7 @@ import xarray as xr
 import yaml
 
 from pipeline.config import Config, list_configs, load_config
-from pipeline.reporting.fields import calendar_day, duration
+from pipeline.reporting.fields import calendar_day, duration, instant
 from pipeline.reporting.scores import Scores
 from pipeline.stores import description_of, grid_of, select_period, valid_times
 from pipeline.validation import read_record
@@ -52,7 +52,8 @@ class Facts:
         training_samples: pairs of valid times one step apart in the training period.
         training_days: time they span together.
         test_samples: forecasts made.
-        least_valid, most_valid: forecasts that score a lead, fewest and most over leads; None where unknown.
+        least_valid, most_valid: forecasts that score a lead, fewest and most over the leads that any scores; None
+            where there are none or nothing was recorded.
         rows: label and text of each fact on the page.
     """
 
@@ -81,8 +82,10 @@ def gather_facts(config: Config, training: xr.Dataset, forecast: xr.Dataset, sco
     samples = int((np.diff(times[positions]) == np.timedelta64(step, "h")).sum())
     initial = forecast.time.values
     leads = scores.leads
-    valid = scores.valid_samples[leads > 0] if scores.valid_samples is not None else None
-    least, most = (int(valid.min()), int(valid.max())) if valid is not None and valid.size else (None, None)
+    counts = scores.valid_samples if scores.valid_samples is not None else np.empty(0)
+    scored = (leads > 0) & (counts > 0) if counts.size else np.zeros(leads.shape, bool)
+    least, most = (int(counts[scored].min()), int(counts[scored].max())) if scored.any() else (None, None)
+    beyond = leads[scored][-1] if scored.any() and leads[-1] > leads[scored][-1] else None
     levels = config.data.levels if "level" in training.dims else []
     missing = int((~valid_times(training)).sum())
     rows = [
@@ -96,7 +99,7 @@ def gather_facts(config: Config, training: xr.Dataset, forecast: xr.Dataset, sco
             "Test",
             f"{_count(initial.size, 'forecast')} from {_span(initial)}, every {config.forecast.every_hours} hours",
         ),
-        ("Valid samples", _valid(least, most)),
+        ("Valid samples", _valid(least, most, beyond)),
         ("Lead times", f"to {duration(float(leads[-1]))}, in steps of {duration(step)}"),
         ("Fields", _fields(config, levels)),
         ("Grid", str(grid_of(training))),
@@ -137,9 +140,10 @@ def data_notes(path: Path | None) -> list[str]:
         notes.append(
             f"The source has a time every {steps['source_step_hours']:g} hours; every {steps['step_hours']:g} hours are used."
         )
-    notes += [f"Gap between {before} and {after}; no sample or forecast crosses it." for before, after in record.gaps]
+    for before, after in record.gaps:
+        notes.append(f"Gap between {_instant(before)} and {_instant(after)}; no sample or forecast crosses it.")
     for name, lost in record.missing.items():
-        times = ", ".join(lost[:_NAMED]) + (" ..." if len(lost) > _NAMED else "")
+        times = ", ".join(map(_instant, lost[:_NAMED])) + (" ..." if len(lost) > _NAMED else "")
         notes.append(f"{name}: values missing at {_count(len(lost), 'time')}, which are skipped: {times}.")
     return notes
 
@@ -232,14 +236,19 @@ def _fields(config: Config, levels: list[int]) -> str:
     return " and ".join(parts)
 
 
-def _valid(least: int | None, most: int | None) -> str:
+def _valid(least: int | None, most: int | None, beyond: float | None) -> str:
     if least is None:
-        return "not recorded"
-    return f"{least} at every lead" if least == most else f"{least} to {most}, by lead"
+        return "none, or not recorded"
+    text = f"{least} at every lead" if least == most else f"{least} to {most}, by lead"
+    return text if beyond is None else f"{text}; none beyond {duration(beyond)}, where the truth ends"
 
 
 def _span(times: np.ndarray) -> str:
     return f"{calendar_day(times[0])} to {calendar_day(times[-1])}"
+
+
+def _instant(text: str) -> str:
+    return instant(np.datetime64(text))
 
 
 def _days(days: float) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 
 from pipeline.artefacts import ATTRIBUTE
 from pipeline.config import Config
+from pipeline.reporting.cases import MapCase
 from pipeline.reporting.facts import FEW_DAYS, Facts, cautions, library_versions, reproduce
 from pipeline.reporting.fields import Field, duration, instant
 from pipeline.reporting.html import Html, data_script, join, tag
-from pipeline.reporting.maps import MapCase, globe, map_definitions, map_section
+from pipeline.reporting.maps import globe, map_definitions, map_section
 from pipeline.reporting.scores import Scores, verdict
 
 __all__ = ["page"]

@@ -173,10 +173,13 @@ def _against(scores: Scores, baseline: str) -> str | None:
             last = scores.leads[judged][-1]
     if not reach:
         return None
-    everywhere = [field for field, (hours, complete) in reach.items() if complete]
+    everywhere = [field for field, (_, complete) in reach.items() if complete]
+    fields = f"in all {len(reach)} headline fields" if len(reach) > 1 else f"for the {next(iter(reach)).label}"
     if len(everywhere) == len(reach):
-        fields = f"in all {len(reach)} headline fields" if len(reach) > 1 else f"for the {next(iter(reach)).label}"
         return f"Beats {baseline} at every lead to {duration(last)} {fields}."
+    first, *others = {hours for hours, _ in reach.values()}
+    if first and not others:
+        return f"Beats {baseline} to {duration(first)}, but not at every lead to {duration(last)}, {fields}."
     rest = [
         f"{field.short} {f'to {duration(hours)}' if hours else 'at no lead from the first on'}"
         for field, (hours, complete) in reach.items()

@@ -125,8 +125,8 @@ def make_run(directory: Path, config: Config | None = None, *, noise_seed: int =
     record = ValidationRecord(
         source={"grid": str(grid), "levels": levels, "simulated": simulated, "title": ""},
         times={"first": "", "last": "", "count": len(times), "step_hours": 6, "source_step_hours": 6.0},
-        gaps=[["2001-01-05 18 UTC", "2001-02-01 00 UTC"]],
-        missing={config.data.variables[0]: ["2001-01-03 00 UTC"]},
+        gaps=[["2001-01-05T18:00", "2001-02-01T00:00"]],
+        missing={config.data.variables[0]: ["2001-01-03T00:00"]},
         valid_times={},
         planned={},
     )

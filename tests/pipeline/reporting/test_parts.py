@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline.reporting.cases import choose_case
 from pipeline.reporting.facts import cautions, data_notes, gather_facts, reproduce, training_curve
 from pipeline.reporting.fields import Field, calendar_day, duration, instant, pretty_units
 from pipeline.reporting.html import Html, data_script, tag
-from pipeline.reporting.maps import choose_case, map_section
+from pipeline.reporting.maps import map_section
 from pipeline.reporting.scores import read_scores, verdict
 from pipeline.stores import open_store
 from transforms.errors import InputError
@@ -128,6 +129,21 @@ def test_leads_without_truth_are_not_judged(tmp_path):
     assert verdict(scores) == ["Beats persistence at every lead to 2 days in all 2 headline fields."]
 
 
+def test_verdict_of_a_single_field_names_it(tmp_path):
+    nan = np.nan
+    scores = _scores(
+        tmp_path,
+        {"z": [1, 5, 7], "t": [nan] * 3},
+        {"z": [2, 4, 6], "t": [nan] * 3},
+        {"z": [9, 9, 9], "t": [nan] * 3},
+        headline=["geopotential@500"],
+    )
+    assert verdict(scores) == [
+        "Beats persistence to 1 day, but not at every lead to 3 days, for the 500 hPa geopotential.",
+        "Beats climatology at every lead to 3 days for the 500 hPa geopotential.",
+    ]
+
+
 def test_verdict_without_baselines_says_so(tmp_path):
     assert verdict(_scores(tmp_path, {"z": [1, 2, 3], "t": [1, 2, 3]})) == [
         "No score could be compared with a baseline."
@@ -197,11 +213,20 @@ def test_few_data_are_called_few(make, finished_run):
     )
 
 
+def test_leads_that_no_forecast_scores_are_told_apart(finished_run):
+    scores = read_scores({"model": finished_run.metrics / "model.nc"})
+    scores.valid_samples[-4:] = 0
+    stores = open_store(finished_run.training_store, "truth"), open_store(finished_run.forecast, "forecast")
+    facts = gather_facts(finished_run.config, *stores, scores)
+    assert facts.least_valid > 0
+    assert dict(facts.rows)["Valid samples"].endswith("by lead; none beyond 4 days, where the truth ends")
+
+
 def test_notes_name_gaps_and_missing_values(finished_run, tmp_path):
     notes = data_notes(finished_run.validation_record)
     assert notes == [
-        "Gap between 2001-01-05 18 UTC and 2001-02-01 00 UTC; no sample or forecast crosses it.",
-        "geopotential: values missing at 1 time, which are skipped: 2001-01-03 00 UTC.",
+        "Gap between 5 Jan 2001 18 UTC and 1 Feb 2001 00 UTC; no sample or forecast crosses it.",
+        "geopotential: values missing at 1 time, which are skipped: 3 Jan 2001 00 UTC.",
     ]
     assert data_notes(tmp_path / "none.json") == ["The record of the source's validation is missing."]
 
