@@ -6,10 +6,16 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Many tests compile the same programs, some in processes of their own; each is compiled once and kept. Set before jax
+# is imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/spherecast-test-programs-{os.getuid()}")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,0 +1,209 @@
+"""Training resumes to the same parameters, and its checkpoint alone makes forecasts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from flax import nnx
+
+import pipeline.checkpoints
+from pipeline import curriculum, forecast, statistics, train
+from pipeline.artefacts import describe, read_description
+from pipeline.config import load_config
+from pipeline.runs import Run
+from transforms.errors import InputError
+from transforms.grids import Grid
+
+SETTINGS = [
+    "data.grid={latitude: 8, longitude: 16}",
+    "data.levels=[500]",
+    "data.variables=[geopotential, u_component_of_wind, v_component_of_wind]",
+    "data.statics=[land_sea_mask]",
+    "model.levels=[{band_limit: 6, scalars: 3, vectors: 2, blocks: 1}]",
+    "training.stages=[{steps: 1, updates: 6, learning_rate: 0.003}, {steps: 2, updates: 5, learning_rate: 0.001}]",
+    "training.batch_size=2",
+    "training.checkpoint_every=2",
+    "training.validate_every=4",
+    "forecast.lead_hours=24",
+    "forecast.every_hours=12",
+    "forecast.batch_size=3",
+]
+
+
+def make_run(directory: Path, *extra: str) -> Run:
+    config = load_config("tiny", [*SETTINGS, *extra])
+    directory.mkdir()
+    (directory / "config.yaml").write_text(config.to_yaml())
+    grid = Grid.equiangular(8, 16, poles=False)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(160) * np.timedelta64(6, "h")
+    phase = np.arange(160)[:, None, None] * 0.4
+    wave = np.cos(np.deg2rad(grid.latitude))[:, None] * np.sin(2 * np.deg2rad(grid.longitude) - phase)
+    volume = ("time", "level", "latitude", "longitude")
+    fields = {
+        "geopotential": (volume, (5e4 + 500 * wave)[:, None].astype("f4"), {"units": "m**2 s**-2"}),
+        "u_component_of_wind": (volume, (10 * np.roll(wave, 2, -1))[:, None].astype("f4")),
+        "v_component_of_wind": (volume, (8 * np.roll(wave, 1, -1))[:, None].astype("f4")),
+        "land_sea_mask": (volume[2:], (wave[0] > 0).astype("f4")),
+        "valid": (("time",), np.ones(160, bool)),
+    }
+    coords = {"time": times, "level": [500], "latitude": grid.latitude, "longitude": grid.longitude}
+    dataset = xr.Dataset(fields, coords, {"spherecast": describe("training store", "t", simulated=True)})
+    dataset.to_zarr(directory / "training.zarr", zarr_format=3, consolidated=False)
+    run = Run.open(directory)
+    statistics.run_stage(run, "s", {})
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make_run(tmp_path_factory.mktemp("trained") / "run")
+    train.run_stage(run, "f", {"regrid": "t"})
+    return run
+
+
+def parameters(run: Run) -> list[np.ndarray]:
+    forecaster, _ = pipeline.checkpoints.load_forecaster(run.checkpoints)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(forecaster, nnx.Param))]
+
+
+def events(run: Run) -> list[dict]:
+    lines = (run.checkpoints / curriculum.TRAINING_LOG).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "samples_per_second"} for line in lines]
+
+
+def test_checkpoint_describes_itself(trained: Run):
+    description = read_description(trained.checkpoints)
+    assert description["kind"] == "checkpoint"
+    assert description["fingerprint"] == "f"
+    assert description["simulated"] is True
+    assert description["parameters"] == sum(leaf.size for leaf in parameters(trained))
+    assert description["training_windows"] == 27 * 4 - 1
+
+
+def test_training_log_tells_the_curriculum(trained: Run):
+    log = events(trained)
+    updates = [event["update"] for event in log if event["event"] == "train"]
+    assert updates == [1, 6, 7, 11]
+    assert [event["update"] for event in log if event["event"] == "validation"] == [4, 6, 8, 11]
+    assert {event["rollout_steps"] for event in log if event["update"] > 6} == {2}
+    assert list((trained.logs / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop", [3, 6, 9])
+def test_resumed_training_equals_uninterrupted(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+):
+    run = make_run(tmp_path / "run")
+
+    class Stopped(Exception):
+        pass
+
+    def stopping(self, state, batch, update=curriculum.Trainer.update):
+        if int(state.update) == stop:
+            raise Stopped
+        return update(self, state, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curriculum.Trainer, "update", stopping)
+        with pytest.raises(Stopped):
+            train.run_stage(run, "f", {"regrid": "t"})
+    assert not run.checkpoints.exists()
+    train.run_stage(run, "f", {"regrid": "t"})
+    for got, expected in zip(parameters(run), parameters(trained), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert events(run) == events(trained)
+
+
+def test_another_configuration_does_not_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(tmp_path / "run", "training.stages=[{steps: 1, updates: 2, learning_rate: 0.003}]")
+    started = []
+    original = curriculum.CheckpointStore.latest
+    monkeypatch.setattr(
+        curriculum.CheckpointStore, "latest", lambda self: started.append(original(self)) or started[-1]
+    )
+    train.run_stage(run, "one", {})
+    shutil.move(run.checkpoints, run.directory / ".partial-checkpoints")
+    train.run_stage(run, "two", {})
+    assert started == [None, None]
+
+
+def test_a_diverging_training_stops_with_advice(tmp_path: Path):
+    run = make_run(tmp_path / "run", "training.stages=[{steps: 1, updates: 4, learning_rate: 1.0e+30}]")
+    with pytest.raises(
+        FloatingPointError, match=r"loss is (nan|inf) at update .* Lower training.stages\[0\].learning_rate"
+    ):
+        train.run_stage(run, "f", {})
+
+
+def test_a_period_too_short_for_the_rollout_is_refused_at_once(tmp_path: Path):
+    run = make_run(
+        tmp_path / "run",
+        "training.stages=[{steps: 1, updates: 1, learning_rate: 0.1}, {steps: 400, updates: 1, learning_rate: 0.1}]",
+    )
+    with pytest.raises(InputError, match=r"training.stages\[1\]: 400 steps need 401 consecutive valid times"):
+        train.run_stage(run, "f", {})
+
+
+@pytest.fixture(scope="module")
+def forecasts(trained: Run) -> xr.Dataset:
+    forecast.run_stage(trained, "fc", {"train": "f"})
+    return xr.open_zarr(trained.forecast, consolidated=False, decode_timedelta=True)
+
+
+def test_forecast_layout(trained: Run, forecasts: xr.Dataset):
+    assert forecasts.geopotential.dims == ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    assert forecasts.geopotential.dtype == np.float32
+    assert set(forecasts.data_vars) == set(trained.config.data.variables)
+    np.testing.assert_array_equal(forecasts.prediction_timedelta / np.timedelta64(1, "h"), [6, 12, 18, 24])
+    hours = (forecasts.time.values - np.datetime64("2001-01-31")) / np.timedelta64(1, "h")
+    assert hours.tolist() == list(range(0, 240, 12))
+    assert np.isfinite(forecasts.geopotential).all()
+    description = read_description(trained.forecast)
+    assert (description["kind"], description["simulated"]) == ("forecast", True)
+
+
+def test_forecast_is_the_forecaster_s_rollout(trained: Run, forecasts: xr.Dataset):
+    from transforms.forcings import forcing_fields
+
+    forecaster, spec = pipeline.checkpoints.load_forecaster(trained.checkpoints)
+    truth = xr.open_zarr(trained.training_store, consolidated=False)
+    # The last of 20 initial times, in a batch that is not full.
+    initial = forecasts.time.values[-1]
+    state = np.concatenate([truth[name].sel(time=initial).values for name in spec.layout.variables])[None]
+    for lead in range(4):
+        time = np.array([initial + lead * np.timedelta64(6, "h")])
+        state = forecaster.step(state[:, None], forcing_fields(time, spec.grid, solar=True, clock=True))
+        expected = spec.layout.unpack(np.asarray(state))
+        for name in spec.layout.variables:
+            got = forecasts[name].isel(time=-1, prediction_timedelta=lead)
+            scale = float(np.abs(expected[name]).max())
+            np.testing.assert_allclose(got, expected[name][0], atol=1e-5 * scale)
+
+
+def test_batching_changes_no_forecast(trained: Run, forecasts: xr.Dataset, tmp_path: Path):
+    # Only the compiled program's order of summation may differ.
+    other = Run(
+        tmp_path,
+        trained.config.model_copy(update={"forecast": trained.config.forecast.model_copy(update={"batch_size": 7})}),
+    )
+    for name in ("training.zarr", "checkpoints"):
+        (tmp_path / name).symlink_to(trained.directory / name)
+    forecast.run_stage(other, "fc", {})
+    again = xr.open_zarr(other.forecast, consolidated=False, decode_timedelta=True)
+    np.testing.assert_allclose(again.geopotential, forecasts.geopotential, rtol=1e-6)
+
+
+def test_a_test_period_without_data_is_refused(trained: Run, tmp_path: Path):
+    periods = trained.config.periods.model_copy(update={"test": (datetime(2009, 1, 1), datetime(2009, 2, 1))})
+    run = Run(trained.directory, trained.config.model_copy(update={"periods": periods}))
+    with pytest.raises(
+        InputError, match=r"periods.test: 2009-01-01 00 to 2009-02-01 00 UTC holds no valid initial time"
+    ):
+        forecast.run_stage(run, "x", {})
