@@ -265,7 +265,10 @@ def _bar(scale: _Scale, legend: str, kind: str = "") -> Html:
     centred = np.isclose(scale.edges[0], -scale.edges[-1])
     labelled = [i for i in range(1, count) if count <= 8 or (min(i, count - i) if centred else i) % 2]
     cells = [tag("i", style=f"background:{hex_colour(colour)}") for colour in scale.palette]
-    ticks = [tag("span", _number(scale.edges[i], scale.step), style=f"left:{100 * i / count:.2f}%") for i in labelled]
+    ticks = [
+        tag("span", text, style=f"left:{100 * i / count:.2f}%")
+        for i, text in zip(labelled, _tick_labels(scale.edges[labelled]), strict=True)
+    ]
     return tag(
         "div",
         tag("div", *cells, class_="cells", aria_hidden="true"),
@@ -313,10 +316,11 @@ def _nice(step: float) -> float:
     return float(next(m * power for m in (1, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * power >= step * (1 - 1e-9)))
 
 
-def _number(value: float, step: float) -> str:
-    decimals = max(0, int(np.ceil(-np.log10(step) - 1e-9)) + (1 if f"{step:.1e}".startswith("2.5") else 0))
-    text = f"{value:.{decimals}f}"
-    return "0" if float(text) == 0 else text.replace("-", "−")
+def _tick_labels(values: np.ndarray) -> list[str]:
+    """Return numbers as text, all with as many decimals as the one that needs most."""
+    tolerance = 1e-6 * np.abs(values).max()
+    decimals = next((d for d in range(9) if (np.abs(np.round(values, d) - values) <= tolerance).all()), 9)
+    return [f"{value + 0.0:.{decimals}f}".replace("-", "−") for value in np.round(values, decimals)]
 
 
 def _difference_units(units: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -307,3 +308,17 @@ def test_arrows_point_where_the_wind_blows():
     assert (np.abs(east[:, 1]) <= 1).all()
     assert (north[:, 1] < -5).all()  # SVG counts downwards.
     assert (error[:, 1] > 0).all()  # Forecast minus truth: east and south.
+
+
+def test_colour_bars_are_labelled_with_the_edges_of_their_bands():
+    case = choose_case(*_stores(_days(0), _days(1, 3)), [Field("10m_wind_vector")])
+    case.forecast[case.fields[0]][:, 0] += np.linspace(-6, 6, 32)  # Errors of speed up to 6 m s-1: bands of 1 m s-1.
+    bars = map_section(case).split('<div class="ticks"')[1:3]
+    speed, error = (
+        [(float(at), float(text.replace("−", "-"))) for at, text in re.findall(r'left:([\d.]+)%">([^<]+)<', bar)]
+        for bar in bars
+    )
+    assert [value for _, value in error] == [-5.5, -3.5, -1.5, 1.5, 3.5, 5.5]
+    assert all(at == pytest.approx(100 * (value + 6.5) / 13, abs=0.01) for at, value in error)
+    rate = np.diff([value for _, value in speed]) / np.diff([at for at, _ in speed])
+    np.testing.assert_allclose(rate, rate[0], rtol=2e-3)
