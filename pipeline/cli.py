@@ -285,9 +285,9 @@ def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, dat
     return start, end
 
 
-def _fingerprint(kind: str, sources: list[str], **arguments: Any) -> str:
+def _fingerprint(artefact: str, sources: list[str], **arguments: Any) -> str:
     """Return what tells whether an output was made from the same stores in the same way."""
-    return digest([kind, SCHEMA_VERSION, [source_fingerprint(source) for source in sources], arguments])
+    return digest([artefact, SCHEMA_VERSION, [source_fingerprint(source) for source in sources], arguments])
 
 
 def _needed(target: Path, fingerprint: str, overwrite: bool) -> bool:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from transforms.errors import InputError
 from transforms.variables import VARIABLES, known, wind_pairs
 
-__all__ = ["Config", "list_configs", "load_config", "parse_config"]
+__all__ = ["Config", "apply_override", "list_configs", "load_config", "parse_config"]
 
 WEATHERBENCH_LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
 
@@ -345,7 +345,7 @@ def parse_config(values: dict[str, Any], origin: str, overrides: Iterable[str] =
         InputError: one line for every fault, with the key, what was got and what was expected.
     """
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -353,7 +353,12 @@ def parse_config(values: dict[str, Any], origin: str, overrides: Iterable[str] =
         raise InputError(f"configuration {origin}:\n{faults}") from error
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one value of an unchecked configuration; see `load_config`.
+
+    Raises:
+        InputError: the override is not of the form ``a.b=value``, or runs through something that is not a section.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise InputError(f"override {override!r}: expected section.key=value.")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.config import WEATHERBENCH_LEVELS, Config, load_config, parse_config
+from pipeline.config import WEATHERBENCH_LEVELS, Config, apply_override, load_config, parse_config
 from transforms.errors import InputError
 from transforms.variables import VARIABLES
 
@@ -28,7 +28,7 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
     """Return a configuration that prepares all that is known of the data at `path`.
 
     It takes the prognostic variables and statics that the source has, those of WeatherBench's 13 levels that it has,
-    all its times, and a step of 6 h, or the source's where that is longer.
+    all its times, and a step of 6 h, or the source's where that is a larger multiple.
 
     Args:
         overrides: ``a.b=value`` strings, as for a configuration.
@@ -42,7 +42,8 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
     if "://" not in path:
         path = str(Path(path).expanduser().absolute())
     template = load_config(_TEMPLATE).model_dump(mode="json")
-    options = load_config(_TEMPLATE, overrides).source
+    overrides = list(overrides)
+    options = load_config(_TEMPLATE, [change for change in overrides if change.startswith("source.")]).source
     dataset = open_source(path, rename=options.rename, storage_options=options.storage_options)
     known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.name not in _LEFT_OUT]
     prognostic = [v.name for v in known if v.kind != "static" and (v.partner is None or v.partner in dataset)]
@@ -69,16 +70,29 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
         "data": data,
         "model": template["model"],
         "training": {**template["training"], "variable_weights": {}, "level_weights": {}},
+        "forecast": {"lead_hours": 20 * data["time_step_hours"], "every_hours": 2 * data["time_step_hours"]},
     }
-    return parse_config(values, path, overrides)
+    for override in overrides:
+        apply_override(values, override)
+    values["model"]["levels"] = _fitting(values["model"]["levels"], values["data"]["grid"])
+    return parse_config(values, path)
+
+
+def _fitting(levels: list[dict], grid: dict) -> list[dict]:
+    """Return the levels of a network that the grid determines, at least one; a grid that is no grid is left to parsing."""
+    try:
+        limit = min(grid["latitude"] - bool(grid.get("poles")), grid["longitude"] // 2)
+        return [level for level in levels if level["band_limit"] <= limit] or [{**levels[-1], "band_limit": limit}]
+    except (KeyError, TypeError):
+        return levels
 
 
 def _step_hours(times) -> int:
-    """Return 6, or the most frequent interval in hours where that is longer and whole."""
+    """Return 6, or the most frequent interval where that is a larger multiple of it."""
     import numpy as np
 
     if times.size < 2:
         return 6
     intervals, counts = np.unique(np.diff(times), return_counts=True)
     hours = intervals[np.argmax(counts)] / np.timedelta64(1, "h")
-    return int(hours) if hours > 6 and hours == int(hours) else 6
+    return int(hours) if hours > 6 and hours % 6 == 0 else 6

@@ -19,7 +19,7 @@ from pipeline.config import load_config
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120.0
+PATIENCE = 400.0
 
 
 def test_killed_in_every_stage_it_resumes_to_the_same_results(tiny_run, tmp_path):

@@ -1,0 +1,233 @@
+"""The command line: what it prints, how it leaves, and that it does what it says on real stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+from dags.cli import app, main
+from dags.stages import STAGES
+from pipeline.artefacts import read_description
+from pipeline.config import WEATHERBENCH_LEVELS, list_configs
+from pipeline.defaults import data_config
+from transforms.errors import InputError
+
+
+def spherecast(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a user does."""
+    command = [sys.executable, "-m", "dags", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"})
+
+
+def invoke(capsys, monkeypatch, *arguments: str | Path) -> tuple[int, str]:
+    """Run the command in this process; return its status and all it printed."""
+    monkeypatch.setattr(sys, "argv", ["spherecast", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as left:
+        main()
+    output = capsys.readouterr()
+    return int(left.value.code or 0), output.out + output.err
+
+
+@pytest.fixture
+def say(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: invoke(capsys, monkeypatch, *arguments)
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory) -> Path:
+    """Twelve days of waves on 12 x 24 points."""
+    path = tmp_path_factory.mktemp("waves") / "waves.zarr"
+    made = spherecast("simulate", path, "--kind", "waves", "--days", "12", "--grid", "13x24", "--level", "500")
+    assert made.returncode == 0, made.stderr
+    return path
+
+
+def test_every_command_has_help():
+    runner = CliRunner()
+    for command in app.registered_commands:
+        result = runner.invoke(app, [command.callback.__name__, "--help"])
+        assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "tny"], "Did you mean tiny?"),
+        (["run", "tiny", "training.sed=1"], "training.sed: unknown key. Did you mean seed?"),
+        (["run", "tiny", "training.seed"], "expected section.key=value"),
+        (["run", "tiny", "--until", "trian"], "stage 'trian' is not known"),
+        (["run", "tiny", "periods.test=[2001-01-20T00:00, 2001-02-09T18:00]"], "overlaps train"),
+        (["run", "tiny", "source.kind=store"], "source.path: not set"),
+        (["run", "tiny", "source.kind=store", "source.path=nowhere.zarr"], "nothing is at "),
+        (["train", "tiny"], "training.zarr is missing"),
+        (["forecast", "tiny"], "checkpoints is missing"),
+        (["status", "nothing"], "not a run directory"),
+        (["stage", "train", "nothing"], "not a run directory"),
+        (["preprocess", "nowhere.zarr"], "nothing is at "),
+        (["statistics", "nowhere.zarr", "s.nc"], "nothing is at "),
+        (["simulate", "a.zarr", "--grid", "32"], "--grid '32': expected LATITUDESxLONGITUDES"),
+        (["simulate", "a.zarr", "--truncation", "63"], "--truncation: Input should be 21, 31 or 42, got 63"),
+        (["climatology", "a.zarr", "b.zarr", "--window-days", "30"], "--window-days: expected an odd number, got 30"),
+        (["statistics", "a.zarr", "s.nc", "--start", "2002-01-01", "--end", "2001-01-01"], "comes after --end"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(say, tmp_path, arguments, message):
+    status, text = say(*arguments)
+    assert status == 2, text
+    assert text.startswith("Error: ")
+    assert message in text
+    assert "Traceback" not in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unexpected_error_is_short_and_its_traceback_kept(say, monkeypatch, tmp_path):
+    def broken() -> dict[str, str]:
+        raise ZeroDivisionError("the cat is on the keyboard")
+
+    monkeypatch.setattr("pipeline.cli.list_configs", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    status, text = say("configs")
+    assert status == 1
+    assert text.startswith("Error: ZeroDivisionError: the cat is on the keyboard\nThe traceback is in ")
+    assert "Traceback" not in text
+    (log,) = tmp_path.glob("spherecast-*.log")
+    assert "in broken" in log.read_text()
+
+
+def test_configs_lists_what_is_shipped(say):
+    status, text = say("configs")
+    assert status == 0
+    for name, description in list_configs().items():
+        assert name in text
+        assert description.split()[0] in text
+
+
+def test_validate_says_what_would_be_computed(say):
+    status, text = say("validate", "tiny")
+    assert status == 0
+    assert "160 times x 8 fields" in text
+    assert "tiny can run." in text
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m dags configs | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
+
+
+def test_commands_on_stores(waves, say, tmp_path):
+    status, text = say("regrid", waves, "coarse.zarr", "--grid", "8x16", "--variable", "temperature", "--level", "500")
+    assert status == 0, text
+    assert text.endswith("Wrote coarse.zarr\n")
+    with xr.open_zarr("coarse.zarr", consolidated=False) as coarse:
+        assert dict(coarse["temperature"].sizes) == {"time": 48, "level": 1, "latitude": 8, "longitude": 16}
+        assert "geopotential" not in coarse
+    assert say("statistics", "coarse.zarr", "s.nc", "--end", "2001-01-05")[0] == 0
+    assert read_description("s.nc")["period"] == ["2001-01-01T00:00", "2001-01-05T00:00"]
+    assert say("climatology", "coarse.zarr", "c.zarr", "--window-days", "3", "--method", "fast")[0] == 0
+    assert read_description("c.zarr")["kind"] == "climatology"
+
+
+def test_an_output_is_made_once_and_replaced_only_when_asked(waves, say):
+    assert say("statistics", waves, "s.nc")[0] == 0
+    made = Path("s.nc").stat().st_mtime_ns
+    status, text = say("statistics", waves, "s.nc")
+    assert (status, Path("s.nc").stat().st_mtime_ns) == (0, made)
+    assert "Nothing to do" in text
+    status, text = say("statistics", waves, "s.nc", "--end", "2001-01-05")
+    assert status == 2
+    assert "made from other settings or inputs" in text
+    assert "--overwrite" in text
+    assert Path("s.nc").stat().st_mtime_ns == made
+    assert say("statistics", waves, "s.nc", "--end", "2001-01-05", "--overwrite")[0] == 0
+    assert Path("s.nc").stat().st_mtime_ns != made
+
+
+def test_preprocess_takes_data_without_a_configuration(waves, tmp_path):
+    grid = "data.grid={latitude: 10, longitude: 20}"
+    done = spherecast("preprocess", waves, grid, "data.statics=[land_sea_mask]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with xr.open_zarr(tmp_path / "runs" / "waves" / "training.zarr", consolidated=False) as store:
+        assert store["temperature"].shape == (48, 1, 10, 20)
+        assert "10m_u_component_of_wind" in store
+        assert "land_sea_mask" in store
+        assert "geopotential_at_surface" not in store
+    record = json.loads(spherecast("status", "waves", "--json", cwd=tmp_path).stdout)
+    states = {name: entry["state"] for name, entry in record["stages"].items()}
+    assert states["climatology"] == "done"
+    assert states["train"] == "pending"
+    assert "simulate" not in states
+
+
+def test_preprocess_refuses_uneven_times(real_data, tmp_path):
+    refused = spherecast("preprocess", real_data / "era5_surface_1deg_2026-03.zarr", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "validate failed" in refused.stderr
+    assert "7 h" in refused.stderr
+    assert "8 h" in refused.stderr
+
+
+@pytest.mark.slow
+def test_preprocess_takes_real_era5_on_37_levels_to_13(real_data, tmp_path):
+    done = spherecast("preprocess", real_data / "era5_tl31_19590102T00.nc", "--name", "era5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with xr.open_zarr(tmp_path / "runs" / "era5" / "training.zarr", consolidated=False) as store:
+        assert store["geopotential"].shape == (1, 13, 32, 64)
+
+
+def test_data_configuration_holds_what_the_source_has(waves, real_data):
+    config = data_config(str(waves))
+    assert config.name == "waves"
+    assert (config.data.grid.latitude, config.data.grid.longitude, config.data.grid.poles) == (32, 64, False)
+    assert config.data.levels == [500]
+    assert set(config.data.variables) >= {"geopotential", "10m_v_component_of_wind", "total_precipitation_6hr"}
+    era5 = data_config(str(real_data / "era5_tl31_19590102T00.nc"), ["name=other"])
+    assert era5.name == "other"
+    assert era5.data.levels == WEATHERBENCH_LEVELS
+    assert "sea_surface_temperature" not in era5.data.variables
+    with pytest.raises(InputError, match=r"data\.grid"):
+        data_config(str(waves), ["data.grid=7"])
+
+
+@pytest.mark.slow
+def test_a_complete_run(tiny_run, tmp_path):
+    for stage in STAGES.values():
+        for artefact in stage.artefacts:
+            description = read_description(tiny_run / artefact)
+            assert description["schema"] == 1, artefact
+            assert description["fingerprint"], artefact
+    status = spherecast("status", tiny_run).stdout
+    for name in STAGES:
+        assert f"{name} " in status
+    copy = tmp_path / "tiny"
+    shutil.copytree(tiny_run, copy)
+    again = spherecast("run", copy)
+    assert "Nothing to do" in again.stderr
+    assert "Global RMSE" in again.stdout
+    assert f"Report: {copy}/report.html" in again.stdout
+    for field in ("geopotential@500", "temperature@850", "wind_vector@850"):
+        assert field in again.stdout
+    plan = spherecast("run", copy, "climatology.window_days=31", "--dry-run").stderr
+    assert [line.split()[0] for line in plan.splitlines() if " run " in line] == ["climatology", "evaluate", "report"]
+
+
+@pytest.mark.slow
+def test_a_forecast_is_scored_by_itself_as_in_its_run(tiny_run, tmp_path):
+    scored = spherecast(
+        *("score", tiny_run / "forecast.zarr", tiny_run / "training.zarr", "-o", tmp_path / "scores.nc"),
+        *("--climatology", tiny_run / "climatology.zarr"),
+    )
+    assert scored.returncode == 0, scored.stderr
+    with xr.open_dataset(tmp_path / "scores.nc") as one, xr.open_dataset(tiny_run / "metrics" / "model.nc") as other:
+        for name in other.data_vars:
+            xr.testing.assert_identical(one[name], other[name])
