@@ -62,8 +62,8 @@ class ValidationRecord:
         gaps: [last time before, first time after] of every gap.
         missing: times with missing values by variable; the training store marks them as not valid.
         valid_times: count, first and last of the times with complete data.
-        planned: the training store's shape and size, and for each period its times, its valid times and its
-            transitions, pairs of valid times one step apart.
+        planned: the training store's shape and size; for each period the number of its times, of its valid times,
+            and the lengths of its `runs`, unbroken series of valid times. A run of n times has n - k windows of k steps.
     """
 
     source: dict[str, Any]
@@ -239,24 +239,30 @@ def _periods(config: Config) -> dict[str, Any]:
 def _first_look(dataset: xr.Dataset, names: list[str], levels: list[int], position: int) -> list[str]:
     """Units and plausible values, judged by attributes and by the first time; statics must be complete as well."""
     faults = []
-    first = {name: dataset[name] for name in names if name in dataset}
-    first = {name: field.isel(time=position) if "time" in field.dims else field for name, field in first.items()}
+    first = {}
+    for name in names:
+        if name not in dataset:
+            continue
+        field = dataset[name]
+        if "time" in field.dims:
+            field = field.isel(time=position)
+        if "level" in field.dims:
+            field = field.isel(level=np.flatnonzero(np.isin(field["level"].values, levels)))
+        first[name] = field
     (values,) = dask.compute({name: field.data for name, field in first.items()})
     for name, field in first.items():
         variable, value = VARIABLES[name], values[name]
-        if "level" in field.dims:
-            value = value[np.isin(field["level"].values, levels)]
-        missing = int(np.isnan(value).sum())
+        present = value[~np.isnan(value)]
+        missing = value.size - present.size
         if variable.kind == "static" and missing:
             faults.append(
                 f"{name}: {missing} of {value.size} values are missing; expected none. Fill them in the source."
             )
-        if missing == value.size:
-            continue
-        fault = units_fault(variable, field.attrs.get("units"), float(np.nanmin(value)), float(np.nanmax(value)))
-        if fault is None and name == "geopotential" and "level" in field.dims:
-            used = field["level"].values[np.isin(field["level"].values, levels)]
-            fault = height_fault(name, float(np.nanmean(value[used.argmin()])), int(used.min()))
+        low, high = (float(present.min()), float(present.max())) if present.size else (np.nan, np.nan)
+        fault = units_fault(variable, field.attrs.get("units"), low, high)
+        if fault is None and name == "geopotential" and "level" in field.dims and present.size and not missing:
+            top = int(field["level"].values.argmin())
+            fault = height_fault(name, float(value[top].mean()), int(field["level"].values[top]))
         if fault:
             faults.append(fault)
     return faults
@@ -384,15 +390,12 @@ def _planned_store(config: Config, count: int) -> dict[str, Any]:
     }
 
 
-def _planned_period(times: np.ndarray, valid: np.ndarray, step_hours: int, period) -> dict[str, int]:
+def _planned_period(times: np.ndarray, valid: np.ndarray, step_hours: int, period) -> dict[str, Any]:
     inside = np.ones(times.size, dtype=bool) if period is None else within(times, period)
-    usable = inside & valid
-    adjacent = np.diff(times) == np.timedelta64(step_hours, "h")
-    return {
-        "times": int(inside.sum()),
-        "valid": int(usable.sum()),
-        "transitions": int((usable[1:] & usable[:-1] & adjacent).sum()),
-    }
+    usable = np.flatnonzero(inside & valid)
+    breaks = np.flatnonzero(np.diff(times[usable]) != np.timedelta64(step_hours, "h")) + 1
+    runs = [part.size for part in np.split(usable, breaks) if part.size]
+    return {"times": int(inside.sum()), "valid": int(usable.size), "runs": runs}
 
 
 def _rows_of_plan(config: Config) -> list[tuple[str, str]]:
@@ -417,8 +420,14 @@ def _rows_of_record(record: ValidationRecord, config: Config) -> list[tuple[str,
     rows += [("gap", f"{before} to {after}") for before, after in record.gaps]
     rows += [("missing", f"{name}: {len(lost)} times, the first {lost[0]}") for name, lost in record.missing.items()]
     rows.append(("training store", _store_text(record.planned["training_store"])))
+    longest = max(stage.steps for stage in config.training.stages)
+    given = config.model.input_steps - 1
     for name, period in record.planned["periods"].items():
-        rows.append((name, f"{period['valid']} valid of {period['times']} times, {period['transitions']} transitions"))
+        text = f"{period['valid']} valid of {period['times']} times"
+        if name != "test":
+            windows = {k: sum(max(0, run - given - k) for run in period["runs"]) for k in sorted({1, longest})}
+            text += "".join(f", {count} windows of {k} step{'s' * (k > 1)}" for k, count in windows.items())
+        rows.append((name, text))
     return rows + _rows_of_work(config)
 
 

@@ -63,8 +63,9 @@ def test_a_good_source_gives_its_record(era5_like, stored, tmp_path):
     }
     assert (record.gaps, record.missing, record.valid_times["count"]) == ([], {}, 12)
     assert record.source["grid"] == "32 latitudes x 64 longitudes, equiangular, without poles"
-    assert record.planned["periods"]["train"] == {"times": 6, "valid": 6, "transitions": 5}
+    assert record.planned["periods"]["train"] == {"times": 6, "valid": 6, "runs": [6]}
     assert record.planned["training_store"]["bytes"] == 4 * 16 * 32 * (12 * 12 + 2)
+    assert dict(rows)["train"] == "6 valid of 6 times, 5 windows of 1 step, 4 windows of 2 steps"
     assert dict(rows)["times"] == "12 from 2016-12-30T00:00 to 2017-01-01T18:00, every 6 h"
 
     published = []
@@ -79,7 +80,7 @@ def test_a_good_source_gives_its_record(era5_like, stored, tmp_path):
 
 def test_a_single_state_is_enough_without_periods(era5_like, stored):
     record, _ = inspect_config(config(stored(era5_like(times=1)), periods=()))
-    assert record.planned["periods"]["train"] == {"times": 1, "valid": 1, "transitions": 0}
+    assert record.planned["periods"]["train"] == {"times": 1, "valid": 1, "runs": [1]}
 
 
 def test_a_finer_source_is_subsampled_and_that_is_said(era5_like, stored):
@@ -142,7 +143,20 @@ def test_missing_values_are_named_with_their_times(era5_like, stored):
         "v_component_of_wind": ["2016-12-31T00:00"],
     }
     assert record.valid_times["count"] == 9
-    assert record.planned["periods"]["train"] == {"times": 6, "valid": 4, "transitions": 2}
+    assert record.planned["periods"]["train"] == {"times": 6, "valid": 4, "runs": [3, 1]}
+
+
+def test_units_are_judged_where_the_first_time_is_missing(era5_like, stored):
+    data = era5_like()
+    data["2m_temperature"] = (data["2m_temperature"] - 273.15).assign_attrs(units="degC")
+    data["2m_temperature"][0] = np.nan
+    data["temperature"] = (data["temperature"] - 273.15).drop_attrs()
+    data["temperature"][0] = np.nan
+    chosen = ["data.variables=[temperature, 2m_temperature]", "source.allow_missing=true"]
+    path = stored(data)
+    assert "2m_temperature: units are 'degC'" in faults_of(path, *chosen)
+    chosen[0] = "data.variables=[temperature]"
+    assert "look like other units (degrees Celsius)" in faults_of(path, *chosen)
 
 
 def test_missing_values_on_levels_that_are_not_used_do_not_matter(era5_like, stored):
@@ -188,7 +202,7 @@ def test_a_gap_is_recorded_when_allowed(era5_like, stored):
     path = stored(era5_like().isel(time=[0, 1, 2, 6, 7]))
     record, rows = inspect_config(config(path, "source.allow_missing=true", periods=()))
     assert record.gaps == [["2016-12-30T12:00", "2016-12-31T12:00"]]
-    assert record.planned["periods"]["train"]["transitions"] == 3
+    assert record.planned["periods"]["train"]["runs"] == [3, 2]
     assert ("gap", "2016-12-30T12:00 to 2016-12-31T12:00") in rows
 
 
@@ -279,7 +293,7 @@ def test_real_gap_is_refused_or_recorded(real_data):
     assert record.gaps == [["2018-09-19T18:00", "2018-10-06T18:00"]]
     assert record.times["count"] == 37
     assert record.planned["periods"] == {
-        "train": {"times": 17, "valid": 17, "transitions": 16},
-        "validation": {"times": 4, "valid": 4, "transitions": 3},
-        "test": {"times": 16, "valid": 16, "transitions": 15},
+        "train": {"times": 17, "valid": 17, "runs": [17]},
+        "validation": {"times": 4, "valid": 4, "runs": [4]},
+        "test": {"times": 16, "valid": 16, "runs": [16]},
     }
