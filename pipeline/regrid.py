@@ -8,6 +8,7 @@ which times are complete meet across variables, a few bytes per shard.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.regridding import Regridder
-from transforms.timeaxis import even_times, require_ascending, time_text, within
+from transforms.timeaxis import as_slice, even_times, require_ascending, time_text, within
 from transforms.variables import VARIABLES, wind_pairs
 
 __all__ = ["KIND", "regrid_store", "run_stage"]
@@ -127,7 +128,9 @@ def regrid_store(
     Raises:
         InputError: the source cannot be read or lacks what is asked for, or the target cannot be written.
     """
+    # Workers need not share the working directory.
     source, target = str(source), Path(target)
+    source = source if "://" in source else os.path.abspath(source)
     options = {"rename": dict(rename or {}), "storage_options": dict(storage_options or {})}
     dataset = open_source(source, **options)
     names, statics = _names(dataset, variables, statics, source)
@@ -208,7 +211,8 @@ class _RegridShard(beam.DoFn):
         span = max(1, int(_BLOCK_BYTES / (4 * fields[0].size / fields[0].sizes["time"])))
         for begin in range(0, positions.size, span):
             block = slice(begin, begin + span)
-            values = _read(fields, positions[block])
+            chosen = as_slice(positions[block])
+            values = dask.compute(*[field.isel(time=chosen).data for field in fields], scheduler="threads")
             for value in values:
                 complete[block] &= ~np.isnan(value.min(axis=tuple(range(1, value.ndim))))
             done = job.regridder.wind(*values) if len(values) == 2 else (job.regridder(values[0]),)
@@ -253,14 +257,6 @@ def _open_array(store: str, name: str) -> tensorstore.TensorStore:
             "store_data_equal_to_fill_value": True,
         }
     ).result()
-
-
-def _read(fields: list[xr.DataArray], positions: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Read fields at ascending positions; even steps are read as a slice, which leaves out what is not wanted."""
-    step = int(positions[1] - positions[0]) if positions.size > 1 else 1
-    even = slice(int(positions[0]), int(positions[-1]) + 1, step)
-    wanted = even if positions.size == len(range(even.start, even.stop, step)) else positions
-    return dask.compute(*[field.isel(time=wanted).data for field in fields], scheduler="threads")
 
 
 def _at_levels(field: xr.DataArray, levels: list[int]) -> xr.DataArray:

@@ -24,7 +24,7 @@ from pipeline.runs import Run
 from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
-from transforms.timeaxis import TimeSelection, as_datetime64, even_times, time_text, within
+from transforms.timeaxis import TimeSelection, as_datetime64, as_slice, even_times, time_text, within
 from transforms.units import height_fault, units_fault
 from transforms.variables import VARIABLES, known
 
@@ -290,7 +290,7 @@ def _scan(
             positions = selection.positions[part]
             extremes = {}
             for name, field in fields.items():
-                values = field.isel(time=_as_slice(positions)).data
+                values = field.isel(time=as_slice(positions)).data
                 axes = tuple(range(1, values.ndim))
                 extremes[name] = (values.min(axis=axes), values.max(axis=axes))
             (extremes,) = dask.compute(extremes, scheduler="threads")
@@ -307,15 +307,6 @@ def _scan(
             wrong = (lows[name] < VARIABLES[name].minimum) | (highs[name] > VARIABLES[name].maximum)
             faults.append(f"{fault} First at {time_text(selection.times[wrong][0])}.")
     return missing
-
-
-def _as_slice(positions: np.ndarray) -> slice | np.ndarray:
-    """A slice where positions are evenly spaced, which dask and zarr follow without copying."""
-    if positions.size == 1:
-        return slice(int(positions[0]), int(positions[0]) + 1)
-    step = int(positions[1] - positions[0])
-    even = (np.diff(positions) == step).all()
-    return slice(int(positions[0]), int(positions[-1]) + 1, step) if even else positions
 
 
 def _missing_faults(

@@ -10,7 +10,7 @@ import numpy as np
 
 from transforms.errors import InputError
 
-__all__ = ["TimeSelection", "as_datetime64", "even_times", "require_ascending", "time_text", "within"]
+__all__ = ["TimeSelection", "as_datetime64", "as_slice", "even_times", "require_ascending", "time_text", "within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,16 @@ def within(times: np.ndarray, period: Sequence[datetime]) -> np.ndarray:
     """Return which times lie in `period`, both ends included, boolean, shape (time,)."""
     start, end = (as_datetime64(instant) for instant in period)
     return (times >= start) & (times <= end)
+
+
+def as_slice(positions: np.ndarray) -> slice | np.ndarray:
+    """Return ascending positions as a slice where they are evenly spaced: stores are read by slices without copying."""
+    if positions.size == 0:
+        return positions
+    step = int(positions[1] - positions[0]) if positions.size > 1 else 1
+    if (np.diff(positions) == step).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1, step)
+    return positions
 
 
 def as_datetime64(instant: datetime) -> np.datetime64:

@@ -146,6 +146,17 @@ def test_step_and_period_select_times(era5_like, stored, tmp_path):
         np.testing.assert_array_equal(out["2m_temperature"], Regridder(source_grid(source), TARGET)(wanted.values))
 
 
+def test_gaps_do_not_shift_times(era5_like, stored, tmp_path):
+    path = stored(era5_like(times=12, step_hours=3, nlat=16).isel(time=[0, 2, 3, 6, 7, 8, 11]))
+    regrid_store(path, tmp_path / "out.zarr", TARGET, variables=["2m_temperature"], step_hours=6)
+    with xr.open_zarr(tmp_path / "out.zarr") as out:
+        source = open_source(path)
+        hours = (out["time"].values - np.datetime64("2016-12-30")) / np.timedelta64(1, "h")
+        assert hours.tolist() == [0, 6, 18, 24]
+        wanted = source["2m_temperature"].sel(time=out["time"])
+        np.testing.assert_array_equal(out["2m_temperature"], Regridder(source_grid(source), TARGET)(wanted.values))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transforms.errors import InputError
-from transforms.timeaxis import as_datetime64, even_times
+from transforms.timeaxis import as_datetime64, as_slice, even_times
 
 
 def series(*hours: float, start: str = "2001-01-01T00") -> np.ndarray:
@@ -75,3 +75,10 @@ def test_an_empty_period_names_its_key_and_the_source():
 def test_time_zones_are_converted():
     east = datetime(2001, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     assert as_datetime64(east) == np.datetime64("2001-01-01T00")
+
+
+@pytest.mark.parametrize("positions", [[3], [0, 1, 2], [1, 5, 9], [0, 2, 3, 6], [4, 5, 9]])
+def test_slices_select_the_same_positions(positions):
+    chosen = as_slice(np.array(positions))
+    assert np.arange(12)[chosen].tolist() == positions
+    assert isinstance(chosen, slice) == (positions not in ([0, 2, 3, 6], [4, 5, 9]))
