@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def evaluate_stores(
     mean = RegionalMean(region_weights(regions, grid_of(stores.forecast), mask), skipna=skipna)
     samples = _samples(stores)
     tallies = {system: _Tally(metrics, skipna) for system in systems}
-    _gather(stores, samples, tallies, mean, with_climatology=climatology is not None)
+    _gather(stores, samples, tallies, metrics, mean)
     simulated = any(description_of(store).get("simulated", False) for store in (stores.forecast, stores.truth))
     results = {}
     for system, tally in tallies.items():
@@ -153,6 +153,7 @@ def evaluate_stores(
                 missing,
                 included.size,
             )
+        _warn_of_missing_scores(system, result)
         result.attrs[ATTRIBUTE] = json.dumps(
             describe(
                 "metrics",
@@ -171,6 +172,30 @@ def evaluate_stores(
     return results
 
 
+def _warn_of_missing_scores(system: str, result: xr.Dataset) -> None:
+    """Say which scores are NaN although there were forecasts with a truth."""
+    scored = result.isel(lead_time=np.flatnonzero(result.valid_samples.values))
+    missing = [
+        f"{metric} of {name}"
+        for metric in result.metric.values.tolist()
+        for name in result.data_vars
+        if name != "valid_samples"
+        and (METRICS[metric].vector or not name.endswith("wind_vector"))
+        # A climatology has no anomaly, hence no correlation.
+        and (system, metric) != ("climatology", "acc")
+        and bool(scored[name].sel(metric=metric).isnull().any())
+    ]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        logger.warning(
+            "%s: %s%s cannot be given at some leads, levels or regions: the forecast, truth or climatology has missing "
+            "values there.",
+            system,
+            ", ".join(missing[:3]),
+            more,
+        )
+
+
 @dataclass(frozen=True)
 class _Stores:
     """Stores on one grid and on the forecast's levels, and the fields they share, wind pairs together."""
@@ -186,9 +211,9 @@ class _Samples:
     """Where the truth of each forecast lies.
 
     Attributes:
-        position: of the valid time in the truth store, shape (initial time, lead); meaningless where not included.
+        position: of the valid time in the truth store, or of any time where not included, shape (initial time, lead).
         included: whether the truth is there, shape (initial time, lead).
-        start: position of the initial time, shape (initial time,).
+        start: position of the initial time, or of any time where not started, shape (initial time,).
         started: whether the truth at the initial time is there, shape (initial time,).
     """
 
@@ -209,11 +234,10 @@ class _Tally:
         self._metrics, self._skipna = list(metrics), skipna
         self._averages: dict[tuple[str, str], TimeMean] = {}
 
-    def add(self, field: str, statistics: dict[str, np.ndarray], included: np.ndarray) -> None:
-        """Take in the statistics (region, lead, [level]) of one initial time."""
-        for name, values in statistics.items():
-            average = self._averages.setdefault((field, name), TimeMean(skipna=self._skipna))
-            average.add(values, included)
+    def add(self, field: str, statistic: str, values: np.ndarray, included: np.ndarray) -> None:
+        """Take in a statistic of one initial time, shape (region, lead, [level])."""
+        average = self._averages.setdefault((field, statistic), TimeMean(skipna=self._skipna))
+        average.add(values, included)
 
     def result(self, forecast: xr.Dataset, regions: Sequence[str], included: np.ndarray) -> xr.Dataset:
         """Return the metrics in the result layout."""
@@ -240,62 +264,71 @@ class _Tally:
 
 
 def _gather(
-    stores: _Stores, samples: _Samples, tallies: dict[str, _Tally], mean: RegionalMean, *, with_climatology: bool
+    stores: _Stores, samples: _Samples, tallies: dict[str, _Tally], metrics: Sequence[str], mean: RegionalMean
 ) -> None:
     """Read everything once, in batches of initial times, and fill the tallies."""
-    metrics = next(iter(tallies.values()))._metrics
     scalar, vector = statistics_for(metrics), statistics_for(metrics, vector=True)
-    times = stores.truth.time.values
-    count = stores.forecast.sizes["time"]
-    largest = max(stores.forecast[name].nbytes for group in stores.groups for name in group)
-    batch = int(np.clip(_BATCH_BYTES * count / largest, 1, count))
-    unknown = False
+    count, leads = samples.position.shape
+    largest = max(stores.forecast[name].nbytes for group in stores.groups for name in group) / (count * leads)
+    affordable = max(1, int(_BATCH_BYTES / largest))
+    batch, span = max(1, min(count, affordable // leads)), min(leads, affordable)
     with progress("evaluate", count) as bar:
         for first in range(0, count, batch):
             members = range(first, min(first + batch, count))
-            rows = slice(members.start, members.stop)
-            wanted = np.concatenate(
-                [samples.position[rows][samples.included[rows]], samples.start[rows][samples.started[rows]]]
-            )
-            needed = np.unique(wanted)
-            if not samples.included[rows].any():
-                bar.advance(len(members))
-                continue
-            # Where the truth is missing, any state serves: the result does not enter.
-            at = np.minimum(np.searchsorted(needed, samples.position), needed.size - 1)
-            starting = np.minimum(np.searchsorted(needed, samples.start), needed.size - 1)
-            for group in stores.groups:
-                states = {name: read_times(stores.truth[name], needed) for name in group}
-                normals: dict[str, np.ndarray | None] = dict.fromkeys(group)
-                if with_climatology:
-                    normals = {name: _climatology_at(stores.climatology[name], times[needed]) for name in group}
-                    unknown |= any(np.isnan(values).all(axis=(-2, -1)).any() for values in normals.values())
-                predicted = {}
-                if "model" in tallies:
-                    predicted = {name: stores.forecast[name].isel(time=rows).values for name in group}
-                if "climatology" in tallies:
-                    # A climatology depends on the valid time alone, so it is scored once for each.
-                    scored = _score_group(group, normals, states, normals, scalar, vector, mean)
-                    for i in members:
-                        for field, statistics in scored.items():
-                            chosen = {name: values[:, at[i]] for name, values in statistics.items()}
-                            tallies["climatology"].add(field, chosen, samples.included[i])
-                for i in members:
-                    truth = {name: states[name][at[i]] for name in group}
-                    normal = {name: None if normals[name] is None else normals[name][at[i]] for name in group}
-                    guesses = {"model": {name: values[i - first] for name, values in predicted.items()}}
-                    guesses["persistence"] = {name: states[name][starting[i]][np.newaxis] for name in group}
-                    for system in ("model", "persistence"):
-                        if system in tallies:
-                            scored = _score_group(group, guesses[system], truth, normal, scalar, vector, mean)
-                            for field, statistics in scored.items():
-                                tallies[system].add(field, statistics, samples.included_for(system)[i])
+            pieces: dict[tuple[str, int, str, str], list[np.ndarray]] = {}
+            for lead in range(0, leads, span):
+                part = slice(lead, min(lead + span, leads))
+                for system, member, field, statistics in _score_part(
+                    stores, samples, members, part, list(tallies), (scalar, vector), mean
+                ):
+                    for name, values in statistics.items():
+                        pieces.setdefault((system, member, field, name), []).append(values)
+            for (system, member, field, name), parts in pieces.items():
+                tallies[system].add(field, name, np.concatenate(parts, axis=1), samples.included_for(system)[member])
             bar.advance(len(members))
-    if unknown:
-        logger.warning(
-            "The climatology has no data for the day of year of some valid times; scores that need it are missing there. "
-            "Use a longer training period."
-        )
+
+
+def _score_part(
+    stores: _Stores,
+    samples: _Samples,
+    members: range,
+    leads: slice,
+    systems: Sequence[str],
+    names: tuple[list[str], list[str]],
+    mean: RegionalMean,
+) -> Iterator[tuple[str, int, str, dict[str, np.ndarray]]]:
+    """Yield (system, initial time, field, statistics) for some initial times and some of their leads."""
+    rows = slice(members.start, members.stop)
+    position = samples.position[:, leads]
+    needed = np.unique(np.concatenate([position[rows].ravel(), samples.start[rows]]))
+    times = stores.truth.time.values[needed]
+    at, starting = np.searchsorted(needed, position[rows]), np.searchsorted(needed, samples.start[rows])
+    for group in stores.groups:
+        states = {name: read_times(stores.truth[name], needed) for name in group}
+        normals: dict[str, np.ndarray | None] = dict.fromkeys(group)
+        if stores.climatology is not None:
+            normals = {name: _climatology_at(stores.climatology[name], times) for name in group}
+        if "climatology" in systems:
+            # A climatology depends on the valid time alone, so it is scored once for each.
+            scored = _score_group(group, normals, states, normals, names, mean)
+            for k, member in enumerate(members):
+                for field, statistics in scored.items():
+                    yield "climatology", member, field, {key: values[:, at[k]] for key, values in statistics.items()}
+        predicted = {}
+        if "model" in systems:
+            predicted = {
+                name: stores.forecast[name].isel(time=rows, prediction_timedelta=leads).values for name in group
+            }
+        for k, member in enumerate(members):
+            truth = {name: states[name][at[k]] for name in group}
+            normal = {name: None if normals[name] is None else normals[name][at[k]] for name in group}
+            guesses = {"model": {name: values[k] for name, values in predicted.items()}}
+            guesses["persistence"] = {name: states[name][starting[k]][np.newaxis] for name in group}
+            for system in systems:
+                if system in guesses:
+                    scored = _score_group(group, guesses[system], truth, normal, names, mean)
+                    for field, statistics in scored.items():
+                        yield system, member, field, statistics
 
 
 def _score_group(
@@ -303,11 +336,11 @@ def _score_group(
     forecast: dict[str, np.ndarray],
     truth: dict[str, np.ndarray],
     climatology: dict[str, np.ndarray | None],
-    scalar: list[str],
-    vector: list[str],
+    names: tuple[list[str], list[str]],
     mean: RegionalMean,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the statistics of each field of a group, and of the vector that a pair makes."""
+    """Return the statistics of each field of a group, and of the vector that a pair makes; `names` are of the two."""
+    scalar, vector = names
     scored = {name: field_statistics(scalar, forecast[name], truth[name], climatology[name], mean) for name in group}
     if len(group) == 2 and vector:
         u, v = group
@@ -316,10 +349,13 @@ def _score_group(
 
 
 def _climatology_at(variable: xr.DataArray, times: np.ndarray) -> np.ndarray:
-    """Return the climatology at the hour and day of year of each time, (time, [level], latitude, longitude)."""
+    """Return the climatology at the hour and day of year of each time, (time, [level], latitude, longitude).
+
+    NaN at hours it does not have, which only an initial time can be at.
+    """
     index = pd.DatetimeIndex(times)
-    values = np.empty((len(times), *variable.shape[2:]), variable.dtype)
-    for hour in np.unique(index.hour):
+    values = np.full((len(times), *variable.shape[2:]), np.nan, variable.dtype)
+    for hour in np.intersect1d(index.hour, variable.hour.values):
         position = int(np.flatnonzero(variable.hour.values == hour)[0])
         members = np.flatnonzero(index.hour == hour)
         days, inverse = np.unique(index.day_of_year[members] - 1, return_inverse=True)
@@ -350,6 +386,9 @@ def _samples(stores: _Stores) -> _Samples:
             f"{np.datetime_as_string(valid.max(), 'h')}, the truth has {np.datetime_as_string(times[0], 'h')} to "
             f"{np.datetime_as_string(times[-1], 'h')}. Give the truth of that period."
         )
+    # Where the truth is missing another state stands in, since the result does not enter.
+    position = np.where(included, position, position[included][0])
+    start = np.where(started, start, position[included][0])
     if stores.climatology is not None:
         hours = np.unique(pd.DatetimeIndex(valid[included]).hour)
         absent = sorted(set(hours.tolist()) - set(stores.climatology.hour.values.tolist()))

@@ -137,9 +137,12 @@ def test_persistence_is_the_state_at_the_initial_time(stores):
     np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
-def test_batches_do_not_change_the_result(stores, monkeypatch):
+@pytest.mark.parametrize("fields", [1, 3, 9])
+def test_batches_do_not_change_the_result(stores, monkeypatch, fields):
+    # Room for some leads of one initial time, or for some initial times.
+    stores.truth = stores.truth.isel(time=np.delete(np.arange(24), 5))
     whole = stores.evaluate()
-    monkeypatch.setattr(evaluate, "_BATCH_BYTES", 1.0)
+    monkeypatch.setattr(evaluate, "_BATCH_BYTES", fields * 2 * 4 * np.prod(GRID.shape))
     for system, result in stores.evaluate().items():
         xr.testing.assert_allclose(result, whole[system], rtol=1e-12)
 
@@ -160,6 +163,15 @@ def test_missing_truth_is_left_out_and_counted(stores, caplog):
     assert description["forecasts_without_truth"] == 8
     # Persistence also lacks the states at initial times 5 and 6.
     np.testing.assert_array_equal(results["persistence"].valid_samples, [5, 4, 4, 4])
+
+
+def test_missing_values_are_reported(stores, caplog):
+    stores.climatology["u_component_of_wind"][:, 55:58] = np.nan
+    results = stores.evaluate()
+    assert "model: acc of u_component_of_wind cannot be given at some leads" in caplog.text
+    assert np.isnan(results["model"].u_component_of_wind.sel(metric="acc")).any()
+    assert np.isfinite(results["model"].u_component_of_wind.sel(metric="rmse")).all()
+    assert "v_component_of_wind" not in caplog.text
 
 
 def test_truth_missing_altogether_is_an_error(stores):
