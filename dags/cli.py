@@ -90,7 +90,7 @@ def run(
         force=force or [],
         dry_run=dry_run,
     )
-    if status == 0 and not dry_run:
+    if status == 0 and not dry_run and until in (None, "report"):
         _print_result(config, directory)
     raise typer.Exit(status)
 
@@ -240,6 +240,7 @@ def stage(
     """Do the work of one stage in this process; what schedulers call."""
     processes.tie_to_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("jax").setLevel(logging.WARNING)  # At INFO it tells of every backend it does not find.
     try:
         local.work(name, directory, force=force)
     except InputError as error:

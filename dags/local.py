@@ -250,11 +250,13 @@ def _follow(
             if chunk == b"":  # The stage has let go of the pipe and is about to end.
                 time.sleep(0.02)
             *lines, rest = (rest + (chunk or b"")).split(b"\n")
-            for event in map(json.loads, lines):
-                if "error" in event:
-                    error = event["error"]
-                else:
-                    display.event(event)
+            for line in lines:
+                with contextlib.suppress(ValueError, KeyError):  # Threads that report at once may garble a line.
+                    event = json.loads(line)
+                    if "error" in event:
+                        error = event["error"]
+                    else:
+                        display.event(event)
             display.tick()
             if len(received) > told:
                 _signal_group(child.pid, received[0] if told == 0 else signal.SIGKILL)
@@ -291,7 +293,9 @@ def _signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in _SIGNALS}
+    # What nohup or a background job has the process ignore stays ignored.
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in heeded}
     try:
         yield received
     finally:

@@ -93,7 +93,7 @@ def report_error(text: str) -> None:
     descriptor = os.environ.get(FD_VARIABLE)
     if descriptor is not None:
         with contextlib.suppress(OSError):
-            os.write(int(descriptor), (json.dumps({"error": text[-3000:]}) + "\n").encode())
+            os.write(int(descriptor), (json.dumps({"error": text[:3000]}) + "\n").encode())
 
 
 def _acquire(descriptor: int, directory: Path, shared: bool) -> None:

@@ -48,7 +48,9 @@ class State:
 
     def record_done(self, stage: Stage, expected: Expectation, state: str) -> None:
         """Record that the artefacts of `stage` are there and match."""
-        sizes = {name: size_of(self.directory / name) for name in stage.artefacts}
+        sizes = self.stages.get(stage.name, {}).get("bytes")
+        if state == "done" or not sizes:  # Counting the files of a large store takes long.
+            sizes = {name: size_of(self.directory / name) for name in stage.artefacts}
         self.update(
             stage.name,
             state=state,

@@ -77,6 +77,8 @@ def misbehave(behaviour: str, directory: Path) -> None:
         ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         time.sleep(8)
+    if behaviour == "pause":
+        time.sleep(1.5)
     if behaviour == "slow":
         (directory / ".partial-checkpoints.json").write_text("half")
         time.sleep(30)

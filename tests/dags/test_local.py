@@ -289,3 +289,15 @@ def _alive(pid: int) -> bool:
             return stream.read().rpartition(")")[2].split()[0] not in ("Z", "X")
     except FileNotFoundError:
         return False
+
+
+def test_an_ignored_signal_stays_ignored(fresh, start_runner, until):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        runner = start_runner(FAKE="train=pause")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    until(lambda: "train" in fresh.attempts())
+    runner.send_signal(signal.SIGHUP)
+    text, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 0, text
