@@ -24,8 +24,7 @@ HEADLINE_FIELDS = (
 )
 """Fields shown first, those that are there, when ``report.headline`` is empty."""
 _MOST = 6
-_HOURS = {"day": 24.0, "hour": 1.0, "minute": 1 / 60, "second": 1 / 3600, "millisecond": 1 / 3.6e6}
-_HOURS |= {"microsecond": 1 / 3.6e9, "nanosecond": 1 / 3.6e12}
+_HOURS = {"day": 24.0, "hour": 1.0, "minute": 1 / 60, "second": 1 / 3600, "nanosecond": 1 / 3.6e12}
 
 
 def headline_rmse(path: Path, leads: tuple[int, ...] = LEAD_HOURS) -> dict[str, list[float | None]]:
