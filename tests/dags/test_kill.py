@@ -17,7 +17,7 @@ import pytest
 from dags.stages import STAGES
 from pipeline.config import load_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Sharding info not provided")]
 
 PATIENCE = 400.0
 
