@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = SimulationConfig(
     start=datetime(2001, 1, 1),
     days=3,
-    spinup_days=4,
+    spinup_days=30,  # The first weeks from rest are one large adjustment.
     grid=GridConfig(latitude=33, longitude=64, poles=True),
     levels=[250, 500, 700, 850, 1000],
 )
