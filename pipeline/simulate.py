@@ -105,7 +105,8 @@ def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, descrip
     else:
         source, blocks = _WAVES_SOURCE, _wave_blocks
     times, grid = _times(settings), _grid(settings)
-    with publishing(target) as partial, progress("simulate", settings.days) as bar:
+    days = settings.days + (settings.spinup_days if kind == "simulation" else 0)
+    with publishing(target) as partial, progress("simulate", days) as bar:
         store = _create(partial, times, grid, settings.levels, {"source": source, ATTRIBUTE: description})
         for start, fields in blocks(settings, times, grid, bar):
             for name, values in fields.items():
