@@ -198,7 +198,9 @@ class _Curriculum:
             for batch in fixed_batches(held_out, self.settings.batch_size, self.settings.validation_windows)
         ]
         if losses:
-            self.log.write("validation", update, stage=index, rollout_steps=steps, loss=float(np.mean(losses)))
+            mean = float(np.mean(losses))
+            self.log.write("validation", update, stage=index, rollout_steps=steps, loss=mean)
+            logger.info("update %d: %d-step loss on held-out windows %.4f", update, steps, mean)
         # What validation took must not count against the next rate.
         self._since = (time.perf_counter(), update)
 

@@ -76,6 +76,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         }
         template.chunk(chunk).to_zarr(partial, compute=False, encoding=encoding, zarr_format=3, consolidated=False)
         _integrate(forecaster, spec, reader, times, positions, leads, variables, config.forecast, partial)
+    logger.info("%s: %d initial times, %d leads of %s", run.forecast, len(positions), len(leads), ", ".join(variables))
 
 
 def initial_positions(

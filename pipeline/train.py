@@ -41,6 +41,9 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         _start_or_resume(partial, fingerprint)
         data.spec.save(partial)
         forecaster = data.spec.build(training.seed)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(forecaster, nnx.Param)))
+        windows = len(data.windows("train", training.stages[0].steps))
+        logger.info("%d parameters, %d training windows, %s", parameters, windows, data.spec.grid)
         train(forecaster, data.windows, data.weights(), training, partial, tensorboard=run.logs / "tensorboard")
         description = describe(
             "checkpoint",
@@ -49,8 +52,8 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
             simulated=data.simulated,
             grid=str(data.spec.grid),
             time_step_hours=data.spec.time_step_hours,
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(forecaster, nnx.Param))),
-            training_windows=len(data.windows("train", training.stages[0].steps)),
+            parameters=parameters,
+            training_windows=windows,
         )
         write_description(partial, description)
 
