@@ -147,8 +147,9 @@ class Forecaster(nnx.Module):
             following = nnx.merge(graph, state).step(carry, forcing)
             return jnp.concatenate([following[:, None], carry[:, :-1]], axis=1), following
 
-        if self.remat:
-            # The scan already keeps steps apart, so the barrier against common subexpressions would only cost time.
+        if self.remat and forcings.shape[1] > 1:
+            # A single step would be computed twice and save nothing. The scan already keeps steps apart, so the barrier
+            # against common subexpressions would only cost time.
             body = jax.checkpoint(body, prevent_cse=False)
         _, states = jax.lax.scan(body, history, jnp.swapaxes(forcings, 0, 1))
         return jnp.swapaxes(states, 0, 1)
