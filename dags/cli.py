@@ -23,7 +23,7 @@ from dags.fingerprints import graph
 from dags.stages import PREPROCESS_END, STAGES
 from dags.state import State
 from pipeline.cli import app as stores
-from pipeline.config import Config, load_config
+from pipeline.config import Config, load_config, names_run
 from pipeline.defaults import data_config, is_store
 from pipeline.runs import Run
 from pipeline.scores import score_table
@@ -279,7 +279,7 @@ def _locate(configuration: str, overrides: list[str] | None, runs_dir: Path, nam
         # A run is resumed from any working directory.
         path = str(Path(source.path).expanduser().absolute())
         config = config.model_copy(update={"source": source.model_copy(update={"path": path})})
-    if name is None and (Path(configuration) / "config.yaml").is_file():
+    if name is None and names_run(configuration):
         return config, Path(configuration)
     return config, runs_dir / config.name
 

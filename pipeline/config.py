@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from transforms.errors import InputError
 from transforms.variables import VARIABLES, known, wind_pairs
 
-__all__ = ["Config", "apply_override", "list_configs", "load_config", "parse_config"]
+__all__ = ["Config", "apply_override", "list_configs", "load_config", "names_run", "parse_config"]
 
 WEATHERBENCH_LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
 
@@ -302,6 +302,11 @@ def list_configs() -> dict[str, str]:
     return {name: yaml.safe_load((folder / f"{name}.yaml").read_text())["description"] for name in found}
 
 
+def names_run(config: str | Path) -> bool:
+    """Whether `config` means a run directory; the bare name of a shipped configuration means that configuration."""
+    return (Path(config) / "config.yaml").is_file() and str(config) not in list_configs()
+
+
 def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a configuration and apply overrides.
 
@@ -313,7 +318,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
         InputError: no such configuration, or a key or value that does not fit; every fault is listed.
     """
     path = Path(config)
-    if path.is_dir() and (path / "config.yaml").is_file():
+    if names_run(config):
         text, origin = (path / "config.yaml").read_text(), str(path / "config.yaml")
     elif path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():

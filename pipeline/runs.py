@@ -35,7 +35,7 @@ class Run:
             raise InputError(
                 f"{directory}: not a run directory (it has no config.yaml). Start it with `spherecast run`."
             )
-        return cls(directory, load_config(directory))
+        return cls(directory, load_config(directory / "config.yaml"))
 
     @property
     def source_path(self) -> str:
