@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,17 @@ import zarr
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
 from pipeline.progress import progress
 from pipeline.runs import Run
-from pipeline.stores import blocks, description_of, fields_of, grid_of, open_store, period_of, read_times, select_period
+from pipeline.stores import (
+    blocks,
+    consolidate,
+    description_of,
+    fields_of,
+    grid_of,
+    open_store,
+    period_of,
+    read_times,
+    select_period,
+)
 from transforms.climatology import DAYS, Climatology
 from transforms.errors import InputError
 
@@ -109,10 +118,7 @@ def climatology_store(
                     where = tuple(part.get(axis, slice(None)) for axis in dataset[name].dims[1:])
                     array[(slice(None), slice(None), *where)] = values if "level" in variable.dims else values[:, :, 0]
         group.attrs[ATTRIBUTE] = description
-        with warnings.catch_warnings():
-            # Consolidated metadata of zarr v3 is an extension; xarray reads it, and complains where it is absent.
-            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
-            zarr.consolidate_metadata(partial)
+        consolidate(partial)
     logger.info("%s: %d variables, %d hours, from %d times", target, len(names), hours.size, len(positions))
 
 

@@ -19,7 +19,7 @@ from pipeline.checkpoints import ForecasterSpec, load_forecaster
 from pipeline.config import ForecastConfig
 from pipeline.progress import progress
 from pipeline.runs import Run
-from pipeline.stores import description_of, grid_of, open_store, period_of, valid_times
+from pipeline.stores import consolidate, description_of, grid_of, open_store, period_of, valid_times
 from pipeline.windows import StateReader, window_starts
 from transforms.errors import InputError
 from transforms.forcings import forcing_fields
@@ -76,6 +76,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         }
         template.chunk(chunk).to_zarr(partial, compute=False, encoding=encoding, zarr_format=3, consolidated=False)
         _integrate(forecaster, spec, reader, times, positions, leads, variables, config.forecast, partial)
+        consolidate(partial)
     logger.info("%s: %d initial times, %d leads of %s", run.forecast, len(positions), len(leads), ", ".join(variables))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +25,7 @@ from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
 from pipeline.beam_runner import beam, count_done, run_job, xbeam
 from pipeline.runs import Run
 from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
+from pipeline.stores import consolidate
 from pipeline.validation import KIND as RECORD_KIND
 from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError
@@ -354,7 +354,5 @@ def _create(template: xr.Dataset, store: Path, shard_times: int) -> None:
             encoding[name] = {"chunks": (1, *rest), "shards": (shard_times, *rest), "compressors": (fast,)}
         if variable.dtype == np.float32:
             encoding.setdefault(name, {}).update({"_FillValue": np.float32(np.nan), "fill_value": np.float32(np.nan)})
-    with warnings.catch_warnings():
-        # zarr says of consolidated metadata that the standard does not name it yet; xarray reads it all the same.
-        warnings.simplefilter("ignore")
-        template.to_zarr(store, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding)
+    template.to_zarr(store, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding)
+    consolidate(store)

@@ -14,6 +14,7 @@ from pipeline.artefacts import ATTRIBUTE, describe, publishing
 from pipeline.config import WEATHERBENCH_LEVELS, SimulationConfig
 from pipeline.progress import Progress, progress
 from pipeline.runs import Run
+from pipeline.stores import consolidate
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.variables import VARIABLES
@@ -115,6 +116,7 @@ def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, descrip
                 else:
                     store[name][start : start + len(values)] = values
             bar.advance(len(fields["2m_temperature"]) * STEP_HOURS / 24)
+        consolidate(partial)
     logger.info("%s: %d times, %s, %d levels. %s", target, times.size, grid, len(settings.levels), source)
 
 

@@ -6,6 +6,7 @@ Inside the house the axes are (..., level, latitude, longitude), latitudes ascen
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 import xarray as xr
+import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -23,6 +25,7 @@ from transforms.grids import Grid
 
 __all__ = [
     "blocks",
+    "consolidate",
     "description_of",
     "fields_of",
     "grid_of",
@@ -76,6 +79,14 @@ def open_store(path: str | Path, what: str) -> xr.Dataset:
     if dataset.latitude.values[0] > dataset.latitude.values[-1]:
         dataset = dataset.isel(latitude=slice(None, None, -1))
     return dataset
+
+
+def consolidate(path: Path) -> None:
+    """Gather the metadata of a finished zarr store in one document, so that readers open it with one request."""
+    with warnings.catch_warnings():
+        # An extension of zarr v3 that the standard does not name yet; xarray reads it, and complains where it is absent.
+        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+        zarr.consolidate_metadata(path)
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:

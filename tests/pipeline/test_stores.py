@@ -90,3 +90,10 @@ def test_what_is_not_a_store_is_refused(plain, tmp_path):
     plain.mean("latitude").to_netcdf(tmp_path / "zonal.nc")
     with pytest.raises(InputError, match="has no latitude axis with coordinates; its axes are"):
         open_store(tmp_path / "zonal.nc", "truth")
+
+
+@pytest.mark.filterwarnings("error")
+def test_published_stores_open_without_a_warning(tiny_run: Path):
+    for name in ("source", "training", "climatology", "forecast"):
+        with xr.open_zarr(tiny_run / f"{name}.zarr") as dataset:
+            assert dataset.sizes["latitude"] in (16, 25)
