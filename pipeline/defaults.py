@@ -20,8 +20,13 @@ _LEFT_OUT = ("sea_surface_temperature",)
 
 
 def is_store(argument: str) -> bool:
-    """Return whether a command-line argument means data rather than a configuration or a run."""
-    return argument.rstrip("/").lower().endswith(_SUFFIXES)
+    """Return whether a command-line argument means data rather than a configuration or a run.
+
+    Data are named by their suffix, or are a folder of netCDF files.
+    """
+    folder = Path(argument)
+    named = argument.rstrip("/").lower().endswith(_SUFFIXES)
+    return named or (not (folder / "config.yaml").exists() and any(folder.glob("*.nc")))
 
 
 def data_config(path: str, overrides: Iterable[str] = (), name: str | None = None) -> Config:
@@ -59,7 +64,14 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
         "levels": [],
         "time_step_hours": _step_hours(dataset["time"].values),
     }
-    if any(VARIABLES[variable].kind == "pressure" for variable in prognostic):
+    on_levels = [variable for variable in prognostic if VARIABLES[variable].kind == "pressure"]
+    if on_levels and "level" not in dataset.coords:
+        axes = ", ".join(map(str, dataset[on_levels[0]].dims))
+        raise InputError(
+            f"{on_levels[0]}: has axes ({axes}), expected (time, level, latitude, longitude). Give the source a level "
+            "axis, of one pressure in hPa at least."
+        )
+    if on_levels:
         present = {int(level) for level in dataset["level"].values}
         data["levels"] = [level for level in WEATHERBENCH_LEVELS if level in present] or sorted(present)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path.rstrip("/")).stem).lstrip("._-")

@@ -17,7 +17,7 @@ from dags.cli import app, main
 from dags.stages import STAGES
 from pipeline.artefacts import read_description
 from pipeline.config import WEATHERBENCH_LEVELS, list_configs
-from pipeline.defaults import data_config
+from pipeline.defaults import data_config, is_store
 from transforms.errors import InputError
 
 
@@ -231,3 +231,20 @@ def test_a_forecast_is_scored_by_itself_as_in_its_run(tiny_run, tmp_path):
     with xr.open_dataset(tmp_path / "scores.nc") as one, xr.open_dataset(tiny_run / "metrics" / "model.nc") as other:
         for name in other.data_vars:
             xr.testing.assert_identical(one[name], other[name])
+
+
+def test_data_are_told_from_configurations(tmp_path, real_data):
+    assert is_store("gs://bucket/era5.zarr/")
+    assert is_store(str(real_data / "eraint_1p5deg_20050123"))
+    assert not is_store("quickstart")
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "statistics.nc").write_text("")
+    assert not is_store(str(tmp_path))
+
+
+def test_a_variable_without_its_level_axis_is_refused(real_data):
+    celsius = str(real_data / "t_in_Celsius_1.nc")
+    with pytest.raises(
+        InputError, match=r"temperature: has axes \(time, latitude, longitude\), expected \(time, level"
+    ):
+        data_config(celsius, ["source.rename={tC: temperature}"])
