@@ -101,8 +101,10 @@ class LiveDisplay(Display):
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, expand=False)
-        for heading in ("stage", "state", "", "time", "left", ""):
-            table.add_column(heading, justify="right" if heading in ("time", "left") else "left", no_wrap=True)
+        # On a narrow terminal only the last column, the text, gives way.
+        for heading, width in (("stage", 11), ("state", 11), ("", 24), ("time", 7), ("left", 7), ("", None)):
+            justify = "right" if heading in ("time", "left") else "left"
+            table.add_column(heading, justify=justify, no_wrap=True, min_width=width)
         for step in self.steps:
             name = step.stage.name
             state, seconds = self._states[name]

@@ -49,14 +49,14 @@ def progress(task: str, total: float) -> Iterator[Progress]:
 
 
 def _events(descriptor: int, task: str, total: float) -> Iterator[Progress]:
-    last = 0.0
+    last, told = 0.0, ""
 
     def emit(state: Progress) -> None:
-        nonlocal last
+        nonlocal last, told
         now = time.monotonic()
-        if now - last < _EVENT_INTERVAL and state.done < state.total:
+        if now - last < _EVENT_INTERVAL and state.done < state.total and state.note == told:
             return
-        last = now
+        last, told = now, state.note
         event = {"task": state.task, "done": state.done, "total": state.total, "note": state.note}
         with contextlib.suppress(
             OSError

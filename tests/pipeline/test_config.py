@@ -44,7 +44,11 @@ def test_overrides_reach_into_sections_and_lists():
         ("periods.train=[2001-02-01, 2001-01-01]", "starts 2001-02-01 00 UTC after it ends"),
         ("periods.test=[2001-01-05, 2001-02-05]", "test: .* overlaps train.* Move one of them"),
         ("model.levels.0.band_limit=17", "17 is more than the data grid of 16 x 32 determines; use at most 16"),
-        ("model.levels.1.band_limit=14", "expected band limits that decrease"),
+        (
+            "model.levels=[{band_limit: 6, scalars: 4, vectors: 2, blocks: 1}, "
+            "{band_limit: 12, scalars: 4, vectors: 2, blocks: 1}]",
+            r"expected band limits that decrease, got \[6, 12\]",
+        ),
         ("forecast.lead_hours=125", "125 h is not a whole number of 6 h model steps"),
         ("forecast.variables=[2m_temperature]", "2m_temperature is not among data.variables"),
         ("training.variable_weights={2m_temperature: 2}", "2m_temperature is not among data.variables"),
