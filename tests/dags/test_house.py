@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,12 @@ def test_every_stage_has_a_module():
         assert path.is_file(), f"{name}: {path}"
         functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
         assert "run_stage" in functions, f"{name}: {path} has no run_stage"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if ">>> " in path.read_text()], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_examples_in_docstrings_run(path):
+    results = doctest.testmod(importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)))
+    assert results.attempted > 0
+    assert results.failed == 0
