@@ -8,15 +8,15 @@ include reading from disk and writing the climatology. The peer's were measured 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from common import main, row
 
 from pipeline.climatology import climatology_store
 from pipeline.evaluate import evaluate_stores
@@ -28,26 +28,19 @@ OFFICIAL_CLIMATOLOGY_SECONDS = 17.0
 _YEARS = "import make_data, sys; make_data.make_clim4y(sys.argv[1], 64, 32, big=True)"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write rows of name, value, unit, peer, ratio")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stores", type=Path, metavar="DIR", help="folder to keep the stores in; temporary by default")
-    arguments = parser.parse_args()
+
+
+def measure(arguments: argparse.Namespace) -> list[dict]:
+    """Return a row for the evaluation and one for the climatology."""
     if not REFERENCE.is_dir():
         sys.exit(f"{REFERENCE} is missing: it holds the script that makes the reference stores.")
     with tempfile.TemporaryDirectory() as scratch:
-        rows = measure((arguments.stores or Path(scratch)).resolve(), Path(scratch))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for row in rows:
-        print(
-            f"{row['name']:<44} {row['value']:8.2f} {row['unit']}   peer {row['peer']:6.2f}   ratio {row['ratio']:.2f}"
-        )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        return _measure((arguments.stores or Path(scratch)).resolve(), Path(scratch))
 
 
-def measure(stores: Path, scratch: Path) -> list[dict]:
-    """Return a row for the evaluation and one for the climatology."""
+def _measure(stores: Path, scratch: Path) -> list[dict]:
     folder = stores / "64x32p"
     if not folder.is_dir():
         _make(stores, ["make_data.py", "64x32p"])
@@ -58,8 +51,8 @@ def measure(stores: Path, scratch: Path) -> list[dict]:
     evaluation = _cpu_seconds(lambda: evaluate_stores(*paths, **options))
     years = _cpu_seconds(lambda: climatology_store(stores / "years.zarr", scratch / "climatology.zarr"))
     return [
-        _row("evaluation of 64x32, 40 initial times", evaluation, OFFICIAL_EVALUATION_SECONDS),
-        _row("hourly explicit climatology, 4 years, 64x32", years, OFFICIAL_CLIMATOLOGY_SECONDS),
+        row("evaluation of 64x32, 40 initial times", evaluation, "CPU s", OFFICIAL_EVALUATION_SECONDS),
+        row("hourly explicit climatology, 4 years, 64x32", years, "CPU s", OFFICIAL_CLIMATOLOGY_SECONDS),
     ]
 
 
@@ -78,9 +71,5 @@ def _cpu_seconds(work: Callable[[], object], repeats: int = 3) -> float:
     return min(seconds)
 
 
-def _row(name: str, value: float, peer: float) -> dict:
-    return {"name": name, "value": value, "unit": "CPU s", "peer": peer, "ratio": value / peer}
-
-
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__, add_arguments)

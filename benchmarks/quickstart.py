@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import main, row
 
 from pipeline.scores import headline_rmse
 
@@ -28,24 +28,17 @@ FIELDS = ("geopotential@500", "temperature@850", "wind_vector@850")
 WALL_BAR, MEMORY_BAR, SECOND_BAR, TRAINING_BAR = 360.0, 6.0, 10.0, 120.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write rows of name, value, unit, peer, ratio")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs-dir", type=Path, metavar="DIR", help="folder of the run; temporary by default")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        rows = measure(arguments.runs_dir or Path(scratch))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for row in rows:
-        print(
-            f"{row['name']:<44} {row['value']:9.3f} {row['unit']:<12} bar {row['peer']:7.2f}   ratio {row['ratio']:.2f}"
-        )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def measure(runs: Path) -> list[dict]:
+def measure(arguments: argparse.Namespace) -> list[dict]:
     """Return a row for each bar; a ratio of at most one meets it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _measure(arguments.runs_dir or Path(scratch))
+
+
+def _measure(runs: Path) -> list[dict]:
     command = [sys.executable, "-m", "dags", "run", "quickstart", "--runs-dir", str(runs)]
     start = time.perf_counter()
     subprocess.run(command, check=True)
@@ -57,10 +50,10 @@ def measure(runs: Path) -> list[dict]:
     run = runs / "quickstart"
     stages = json.loads((run / "state.json").read_text())["stages"]
     rows = [
-        _row("first run", wall, "s wall", WALL_BAR),
-        _row("training alone", stages["train"]["seconds"], "s wall", TRAINING_BAR),
-        _row("peak memory of any process", memory, "GB", MEMORY_BAR),
-        _row("second run", second, "s wall", SECOND_BAR),
+        row("first run", wall, "s wall", WALL_BAR, bar=1.0),
+        row("training alone", stages["train"]["seconds"], "s wall", TRAINING_BAR, bar=1.0),
+        row("peak memory of any process", memory, "GB", MEMORY_BAR, bar=1.0),
+        row("second run", second, "s wall", SECOND_BAR, bar=1.0),
     ]
     leads = tuple(SKILL_BARS)
     scores = {
@@ -70,13 +63,9 @@ def measure(runs: Path) -> list[dict]:
         for peer, bar in bars.items():
             for field in FIELDS:
                 ratio = scores["model"][field][i] / scores[peer][field][i]
-                rows.append(_row(f"RMSE {field} at {lead} h", ratio, f"of {peer}", bar))
+                rows.append(row(f"RMSE {field} at {lead} h", ratio, f"of {peer}", bar, bar=1.0))
     return rows
 
 
-def _row(name: str, value: float, unit: str, bar: float) -> dict:
-    return {"name": name, "value": value, "unit": unit, "peer": bar, "ratio": value / bar}
-
-
 if __name__ == "__main__":
-    main()
+    main(measure, __doc__, add_arguments)
