@@ -66,7 +66,8 @@ class Transform(nnx.Module):
         angle = np.deg2rad(grid.longitude)[:, None] * orders[None, :]
         amplitude = np.where(orders > 0, np.sqrt(2.0), 1.0)
         fourier = np.concatenate([amplitude * np.cos(angle), amplitude * np.sin(angle)], axis=1)
-        tables = (legendre_table(band_limit, grid.latitude), *vector_tables(band_limit, grid.latitude))
+        slope, quotient = vector_tables(band_limit, grid.latitude)
+        tables = (legendre_table(band_limit, grid.latitude), slope + quotient, slope - quotient)
         self.fourier = Table(_float32(fourier))
         self.synthesis = nnx.List(Table(_float32(table.transpose(0, 2, 1))) for table in tables)
         self.fourier_analysis = Table(_float32(fourier.T / nlon))

@@ -30,8 +30,7 @@ def evaluate(modal: np.ndarray, scalars: int, latitude: np.ndarray, longitude: n
         return np.einsum("mlp,mlc,mp->pc", table, a, cosine) + np.einsum("mlp,mlc,mp->pc", table, b, sine)
 
     field = series(legendre_table(band_limit, latitude), modal[0, ..., :scalars], modal[1, ..., :scalars])
-    plus, minus = vector_tables(band_limit, latitude)
-    slope, quotient = 0.5 * (plus + minus), 0.5 * (plus - minus)
+    slope, quotient = vector_tables(band_limit, latitude)
     # d/dlongitude turns (cos, sin) coefficients (a, b) into (b, -a).
     u = series(quotient, divergent[1], -divergent[0]) - series(slope, rotational[0], rotational[1])
     v = series(slope, divergent[0], divergent[1]) + series(quotient, rotational[1], -rotational[0])
