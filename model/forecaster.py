@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from model.harmonics import Table
 from model.network import NetworkConfig, SphericalUNet
+from model.products import Table
 from transforms.grids import Grid
 
 __all__ = ["Channels", "Forecaster", "Normalisation"]

@@ -5,44 +5,58 @@ part 0 holding the cosine and part 1 the sine coefficients of real orthonormal h
 field over the sphere is the sum of its squared coefficients.
 
 A tangent vector (u, v), u eastward and v northward, has divergent coefficients E and rotational coefficients B:
-``(u, v) = sum (E grad Y + B k x grad Y) / sqrt(l (l + 1))`` on the unit sphere, k pointing outward. Its spin +1 and -1
-combinations each need one table, so a vector costs as much as two scalars. The layout lets both the Fourier and the
-Legendre step be plain (batched) matrix products without transposition.
+``(u, v) = sum (E grad Y + B k x grad Y) / sqrt(l (l + 1))`` on the unit sphere, k pointing outward.
+
+A transform is a sum over longitude (`model.fourier_transform`) and a sum over latitude (`model.legendre_transform`), both
+plain matrix products in these layouts, with batch and channels as columns. `model.reference` has the same transforms
+written for the reader.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 
-from model.legendre import legendre_table, vector_tables
+from model.fourier_transform import FourierTransform, Waves
+from model.legendre_transform import BlockTables, LegendreTransform, blocks_of, build_tables
+from model.products import Table
+from model.quadrature import band_limits, quadrature
+from model.table_cache import cached
 from transforms.grids import Grid
 
-__all__ = ["Table", "Transform", "band_limit_of"]
+__all__ = ["SPHERE_AXIS", "Transform"]
 
+SPHERE_AXIS = "sphere"
+"""Mesh axis over which nodal latitudes and modal orders are split."""
 
-class Table(nnx.Variable):
-    """A constant array that is passed to compiled programs as an argument and is neither trained nor saved."""
-
-
-def band_limit_of(grid: Grid) -> int:
-    """Return the largest band limit L whose degrees 0 .. L - 1 the grid determines, for scalars and vectors.
-
-    H latitudes determine H degrees, and one fewer when two of them are poles, where all orders but one vanish; N
-    longitudes determine orders below N / 2.
-    """
-    nlat, nlon = grid.shape
-    return min(nlat - int(grid.has_poles), (nlon + 1) // 2)
+_CACHED_FROM = 2**22
+"""Bytes; smaller tables are built in less time than a file is opened and checked."""
 
 
 class Transform(nnx.Module):
     """The transform pair between one grid and one band limit.
 
-    On a Gauss-Legendre grid of at least `band_limit` rows the analysis is the exact quadrature. On any other grid it is,
-    order by order, the area-weighted least-squares fit, which is exact for band-limited fields up to
-    `band_limit_of(grid)`, about twice the band limit that quadrature reaches on equiangular grids.
+    Evaluation is exact. Analysis is exact for band-limited fields: by ``quadrature`` where the grid's rule integrates
+    products of two harmonics, else ``full``, the area-weighted least-squares fit of every order, which needs tables of
+    its own and reaches about twice the band limit on equiangular grids (docs/grids.md).
+
+    With a mesh that has an axis ``sphere`` of P devices, nodal arrays are split over latitude and modal arrays over m, and
+    each transform moves data by one all-to-all per field. The modal m axis is then device-major: device d holds the
+    orders d, d + P, d + 2 P ..., so that all devices have equal work and truncation is local.
+
+    Attributes:
+        grid, band_limit: as given; degrees are 0 .. band_limit - 1.
+        analysis: ``quadrature`` or ``full``.
+        dtype: of the products; sums accumulate in float32 or better.
+        shards: P, 1 without a mesh.
 
     Example:
         >>> transform = Transform(Grid.gaussian(12), band_limit=12)
@@ -51,35 +65,130 @@ class Transform(nnx.Module):
         (24, 12, 1, 3)
     """
 
-    def __init__(self, grid: Grid, band_limit: int) -> None:
-        """Build the tables.
+    def __init__(
+        self,
+        grid: Grid,
+        band_limit: int,
+        *,
+        analysis: str = "auto",
+        fourier: str = "auto",
+        weights: np.ndarray | None = None,
+        dtype: Any = jnp.float32,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """Build the tables, or read them from the cache.
+
+        Args:
+            analysis: ``quadrature``, ``full``, or ``auto``, quadrature where it is exact.
+            fourier: see `model.fourier_transform.FourierTransform`.
+            weights: quadrature weights of an iso-latitude grid of no known family, (latitude,).
+            dtype: float32, float64 (with jax_enable_x64) or bfloat16.
+            mesh: devices to share the work.
 
         Raises:
-            ValueError: the grid does not determine that many degrees.
+            ValueError: the grid or the analysis does not determine that many degrees, or an option is not known.
+            InputError: no usable quadrature; see `model.quadrature.quadrature`.
         """
-        limit = band_limit_of(grid)
-        if band_limit > limit:
-            raise ValueError(f"band_limit: got {band_limit}, but {grid} determines at most {limit}")
-        self.band_limit = band_limit
-        nlon = grid.longitude.size
-        orders = np.arange(band_limit)
-        angle = np.deg2rad(grid.longitude)[:, None] * orders[None, :]
-        amplitude = np.where(orders > 0, np.sqrt(2.0), 1.0)
-        fourier = np.concatenate([amplitude * np.cos(angle), amplitude * np.sin(angle)], axis=1)
-        slope, quotient = vector_tables(band_limit, grid.latitude)
-        tables = (legendre_table(band_limit, grid.latitude), slope + quotient, slope - quotient)
-        self.fourier = Table(_float32(fourier))
-        self.synthesis = nnx.List(Table(_float32(table.transpose(0, 2, 1))) for table in tables)
-        self.fourier_analysis = Table(_float32(fourier.T / nlon))
-        self.analysis = nnx.List(Table(_float32(_analysis(table, grid))) for table in tables)
+        rule, limits = quadrature(grid, weights), band_limits(grid, weights)
+        if analysis not in ("auto", "quadrature", "full"):
+            raise ValueError(f"analysis: got {analysis!r}, expected 'auto', 'quadrature' or 'full'")
+        if analysis == "auto":
+            analysis = "quadrature" if band_limit <= limits.quadrature else "full"
+        if not 1 <= band_limit <= limits.full:
+            raise ValueError(f"band_limit: got {band_limit}, but {grid} determines at most {limits.full}")
+        if analysis == "quadrature" and band_limit > limits.quadrature:
+            raise ValueError(
+                f"band_limit: got {band_limit}, but the quadrature of {grid} is exact for band limits up to "
+                f"{limits.quadrature} (polynomials of degree {rule.degree}); use analysis='full', which reaches "
+                f"{limits.full}"
+            )
+        self.dtype = jnp.dtype(dtype)
+        if self.dtype == jnp.float64 and not jax.config.jax_enable_x64:
+            raise ValueError("dtype: got float64, which needs jax.config.update('jax_enable_x64', True)")
+        nlat, nlon = grid.shape
+        self.grid, self.band_limit, self.analysis, self.mesh = grid, band_limit, analysis, mesh
+        self.shards = 1
+        if mesh is not None and SPHERE_AXIS in mesh.shape:
+            self.shards = mesh.shape[SPHERE_AXIS]
+        if nlat % self.shards:
+            raise ValueError(
+                f"mesh: got {self.shards} devices along {SPHERE_AXIS!r} for {nlat} latitudes, expected a divisor of them"
+            )
+        per_shard = -(-band_limit // self.shards)
+        # A tuple, so that the module's static part can be compared and hashed.
+        self._orders = tuple(np.arange(per_shard * self.shards).reshape(per_shard, self.shards).T.ravel().tolist())
+        method = "matmul" if self.shards > 1 and fourier in ("auto", "folded") else fourier
+        self.fourier = FourierTransform(grid.longitude, self.orders, method=method, dtype=self.dtype)
+        groups = self.fourier.groups
+        self.latitudes = LegendreTransform(
+            band_limit, nlat, tuple(blocks_of(orders, band_limit, self.shards) for orders in groups)
+        )
+        build = partial(self._tables, rule.latitude)
+        self.tables = build(None)
+        if analysis == "quadrature":
+            self.analysis_tables = nnx.data(None)
+            weights = rule.weights / nlon
+        else:
+            self.analysis_tables = build(rule.weights if rule.weights.min() > 0 else grid.latitude_weights())
+            weights = np.full(nlat, 1.0 / nlon)
+        self.weights = Table(jnp.asarray(weights, self.dtype))
+
+    @property
+    def orders(self) -> np.ndarray:
+        """The order m of every row of modal arrays, (m,); those of `band_limit` and above only pad the last shards."""
+        return np.array(self._orders)
+
+    def _tables(self, latitude: np.ndarray, fit: np.ndarray | None) -> nnx.List:
+        """Return the tables of every group and block, (order, ...) of all shards."""
+        wide = np.float64 if self.dtype == jnp.float64 else np.float32
+
+        def build() -> dict[str, np.ndarray]:
+            tables = {}
+            for g, (orders, blocks) in enumerate(zip(self.fourier.groups, self.latitudes.groups, strict=True)):
+                local = orders.reshape(self.shards, -1)
+                for b, block in enumerate(blocks):
+                    chosen = local[:, block.start : block.stop].ravel()
+                    built = build_tables(self.band_limit, latitude, chosen, block.lowest, fit=fit, dtype=wide)
+                    tables |= {f"{name}_{g}_{b}": table for name, table in built._asdict().items()}
+            return tables
+
+        key = {
+            "band_limit": self.band_limit,
+            "latitude": latitude,
+            "fit": fit,
+            "orders": np.concatenate(self.fourier.groups),
+            "layout": repr(self.latitudes),
+            "shards": self.shards,
+            "dtype": np.dtype(wide).name,
+        }
+        tables = cached(key, build, minimum_bytes=_CACHED_FROM)
+        return nnx.List(
+            nnx.List(
+                nnx.List(Table(jnp.asarray(tables[f"{name}_{g}_{b}"], self.dtype)) for name in BlockTables._fields)
+                for b in range(len(blocks))
+            )
+            for g, blocks in enumerate(self.latitudes.groups)
+        )
 
     def scalars_to_nodal(self, modal: jax.Array) -> jax.Array:
         """Evaluate scalars: modal (part, m, l, batch, channel) to nodal (longitude, latitude, batch, channel)."""
-        return self._inverse_fourier(_per_order(self.synthesis[0][...], modal))
+        self._check_modal(modal=modal)
+
+        def evaluate(constants: _Constants, modal: jax.Array) -> tuple[jax.Array, ...]:
+            waves = self.latitudes.evaluate_scalars(constants.tables, modal)
+            return (constants.fourier.evaluate(self._to_rows(waves)),)
+
+        return self._run(evaluate, self.tables, (modal,), to_nodal=True)[0]
 
     def scalars_to_modal(self, nodal: jax.Array) -> jax.Array:
         """Analyse scalars: nodal (longitude, latitude, batch, channel) to modal (part, m, l, batch, channel)."""
-        return _per_order(self.analysis[0][...], self._fourier(nodal))
+        self._check_nodal(nodal=nodal)
+
+        def analyse(constants: _Constants, nodal: jax.Array) -> tuple[jax.Array, ...]:
+            waves = self._to_orders(constants.fourier.project(nodal))
+            return (self.latitudes.project_scalars(constants.tables, waves, constants.weights),)
+
+        return self._run(analyse, self.analysis_tables or self.tables, (nodal,), to_nodal=False)[0]
 
     def vectors_to_nodal(self, divergent: jax.Array, rotational: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Evaluate tangent vectors.
@@ -90,15 +199,13 @@ class Transform(nnx.Module):
         Returns:
             (u, v), eastward and northward, each nodal (longitude, latitude, batch, channel).
         """
-        plus = _per_order(
-            self.synthesis[1][...], jnp.stack([divergent[1] - rotational[0], divergent[0] + rotational[1]])
-        )
-        minus = _per_order(
-            self.synthesis[2][...], jnp.stack([-divergent[1] - rotational[0], divergent[0] - rotational[1]])
-        )
-        u = 0.5 * jnp.stack([plus[0] + minus[0], minus[1] - plus[1]])
-        v = 0.5 * jnp.stack([plus[1] + minus[1], plus[0] - minus[0]])
-        return self._inverse_fourier(u), self._inverse_fourier(v)
+        self._check_modal(divergent=divergent, rotational=rotational)
+
+        def evaluate(constants: _Constants, *modal: jax.Array) -> tuple[jax.Array, ...]:
+            components = self.latitudes.evaluate_vectors(constants.tables, *modal)
+            return tuple(constants.fourier.evaluate(self._to_rows(waves)) for waves in components)
+
+        return self._run(evaluate, self.tables, (divergent, rotational), to_nodal=True)
 
     def vectors_to_modal(self, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Analyse tangent vectors.
@@ -109,40 +216,73 @@ class Transform(nnx.Module):
         Returns:
             (divergent, rotational), each modal (part, m, l, batch, channel).
         """
-        u, v = self._fourier(u), self._fourier(v)
-        plus = _per_order(self.analysis[1][...], jnp.stack([u[0] + v[1], v[0] - u[1]]))
-        minus = _per_order(self.analysis[2][...], jnp.stack([u[0] - v[1], v[0] + u[1]]))
-        divergent = 0.5 * jnp.stack([plus[1] + minus[1], plus[0] - minus[0]])
-        rotational = 0.5 * jnp.stack([-minus[0] - plus[0], plus[1] - minus[1]])
-        return divergent, rotational
+        self._check_nodal(u=u, v=v)
 
-    def _inverse_fourier(self, coefficients: jax.Array) -> jax.Array:
-        part, orders, *rest = coefficients.shape
-        return jnp.einsum("nk,kjbc->njbc", self.fourier[...], coefficients.reshape(part * orders, *rest))
+        def analyse(constants: _Constants, *nodal: jax.Array) -> tuple[jax.Array, ...]:
+            components = (self._to_orders(constants.fourier.project(field)) for field in nodal)
+            return self.latitudes.project_vectors(constants.tables, *components, constants.weights)
 
-    def _fourier(self, nodal: jax.Array) -> jax.Array:
-        coefficients = jnp.einsum("kn,njbc->kjbc", self.fourier_analysis[...], nodal)
-        return coefficients.reshape(2, self.band_limit, *coefficients.shape[1:])
+        return self._run(analyse, self.analysis_tables or self.tables, (u, v), to_nodal=False)
+
+    def _run(self, function: Callable, tables: nnx.List, fields: tuple[jax.Array, ...], *, to_nodal: bool) -> tuple:
+        """Call `function(constants, *fields)`, on every shard where there are several."""
+        graph, fourier = nnx.split(self.fourier)
+        arrays = [[BlockTables(*(table[...] for table in block)) for block in group] for group in tables]
+        fields = tuple(field.astype(self.dtype) for field in fields)
+
+        def call(fourier: nnx.State, tables: list, weights: jax.Array, *fields: jax.Array) -> tuple[jax.Array, ...]:
+            return tuple(function(_Constants(nnx.merge(graph, fourier), tables, weights), *fields))
+
+        if self.shards > 1:
+            # Latitude is the second axis of nodal arrays, m the second of modal ones and the first of tables.
+            split, whole = PartitionSpec(None, SPHERE_AXIS), PartitionSpec()
+            tables_split = jax.tree.map(lambda _: PartitionSpec(SPHERE_AXIS), arrays)
+            call = jax.shard_map(
+                call,
+                mesh=self.mesh,
+                in_specs=(whole, tables_split, whole, *(split for _ in fields)),
+                out_specs=tuple(split for _ in fields),
+                axis_names={SPHERE_AXIS},
+            )
+        return call(fourier, arrays, self.weights[...], *fields)
+
+    def _to_orders(self, waves: list[Waves]) -> list[Waves]:
+        """Exchange a shard's latitudes of all orders for its orders on all latitudes."""
+        if self.shards == 1:
+            return waves
+        exchange = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, split_axis=1, concat_axis=2, tiled=True)
+        return [Waves(*exchange(jnp.stack(group))) for group in waves]
+
+    def _to_rows(self, waves: list[Waves]) -> list[Waves]:
+        """Exchange a shard's orders on all latitudes for its latitudes of all orders."""
+        if self.shards == 1:
+            return waves
+        exchange = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, split_axis=2, concat_axis=1, tiled=True)
+        return [Waves(*exchange(jnp.stack(group))) for group in waves]
+
+    def _check_modal(self, **arrays: jax.Array) -> None:
+        self._check("(part, m, l, batch, channel)", (2, self.orders.size, self.band_limit), arrays)
+
+    def _check_nodal(self, **arrays: jax.Array) -> None:
+        self._check("(longitude, latitude, batch, channel)", self.grid.shape[::-1], arrays)
+
+    def _check(self, axes: str, expected: tuple[int, ...], arrays: dict[str, jax.Array]) -> None:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        first = next(iter(shapes.values()))
+        for name, shape in shapes.items():
+            if len(shape) != len(expected) + 2 or shape[: len(expected)] != expected:
+                raise ValueError(
+                    f"{name}: got shape {shape}, expected {axes} = "
+                    f"({', '.join(map(str, expected))}, batch, channel) for {self.grid}, band limit {self.band_limit}"
+                )
+            if shape != first:
+                raise ValueError(f"{' and '.join(shapes)}: got shapes {shapes}, expected the same for both")
 
 
-def _per_order(table: jax.Array, columns: jax.Array) -> jax.Array:
-    """Apply the matrix of each order m: table (m, out, in), columns (part, m, in, batch, channel)."""
-    part, orders, *rest = columns.shape
-    # One batched product over (part, m): two copies of the table are cheaper than transposing the columns.
-    both = jnp.broadcast_to(table, (part, *table.shape)).reshape(part * orders, *table.shape[1:])
-    result = jnp.einsum("koi,kibc->kobc", both, columns.reshape(part * orders, *rest))
-    return result.reshape(part, orders, *result.shape[1:])
+@dataclasses.dataclass(frozen=True)
+class _Constants:
+    """What a shard needs besides fields."""
 
-
-def _analysis(table: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the analysis (m, l, latitude) that belongs to a synthesis table (m, l, latitude)."""
-    nlat = grid.latitude.size
-    sine, weights = np.polynomial.legendre.leggauss(nlat)
-    if np.abs(np.sin(np.deg2rad(grid.latitude)) - sine).max() < 1e-12:
-        return 0.5 * table * weights
-    root = np.sqrt(grid.latitude_weights())
-    return np.linalg.pinv(table.transpose(0, 2, 1) * root[:, None], rcond=1e-10) * root
-
-
-def _float32(table: np.ndarray) -> jax.Array:
-    return jnp.asarray(table, dtype=jnp.float32)
+    fourier: FourierTransform
+    tables: list[list[BlockTables]]
+    weights: jax.Array

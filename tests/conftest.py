@@ -16,6 +16,7 @@ import pytest
 # is imported.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/spherecast-test-programs-{os.getuid()}")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("SPHERECAST_CACHE", f"{tempfile.gettempdir()}/spherecast-test-tables-{os.getuid()}")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

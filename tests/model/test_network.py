@@ -156,7 +156,7 @@ def test_options_change_the_network():
             out_vectors=1,
             rngs=nnx.Rngs(0),
         )
-        assert network.down[0][0].transform.synthesis[0].shape[1] == option
+        assert network.down[0][0].transform.grid.shape[0] == option
 
 
 def test_band_limits_must_decrease():
