@@ -14,10 +14,9 @@ written for the reader.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +38,14 @@ SPHERE_AXIS = "sphere"
 
 _CACHED_FROM = 2**22
 """Bytes; smaller tables are built in less time than a file is opened and checked."""
+
+
+class _Constants(NamedTuple):
+    """What a shard needs besides fields."""
+
+    fourier: nnx.State
+    tables: list[list[BlockTables]]
+    weights: jax.Array
 
 
 class Transform(nnx.Module):
@@ -173,22 +180,12 @@ class Transform(nnx.Module):
     def scalars_to_nodal(self, modal: jax.Array) -> jax.Array:
         """Evaluate scalars: modal (part, m, l, batch, channel) to nodal (longitude, latitude, batch, channel)."""
         self._check_modal(modal=modal)
-
-        def evaluate(constants: _Constants, modal: jax.Array) -> tuple[jax.Array, ...]:
-            waves = self.latitudes.evaluate_scalars(constants.tables, modal)
-            return (constants.fourier.evaluate(self._to_rows(waves)),)
-
-        return self._run(evaluate, self.tables, (modal,), to_nodal=True)[0]
+        return self._evaluate(modal)[0]
 
     def scalars_to_modal(self, nodal: jax.Array) -> jax.Array:
         """Analyse scalars: nodal (longitude, latitude, batch, channel) to modal (part, m, l, batch, channel)."""
         self._check_nodal(nodal=nodal)
-
-        def analyse(constants: _Constants, nodal: jax.Array) -> tuple[jax.Array, ...]:
-            waves = self._to_orders(constants.fourier.project(nodal))
-            return (self.latitudes.project_scalars(constants.tables, waves, constants.weights),)
-
-        return self._run(analyse, self.analysis_tables or self.tables, (nodal,), to_nodal=False)[0]
+        return self._analyse(nodal)[0]
 
     def vectors_to_nodal(self, divergent: jax.Array, rotational: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Evaluate tangent vectors.
@@ -200,12 +197,7 @@ class Transform(nnx.Module):
             (u, v), eastward and northward, each nodal (longitude, latitude, batch, channel).
         """
         self._check_modal(divergent=divergent, rotational=rotational)
-
-        def evaluate(constants: _Constants, *modal: jax.Array) -> tuple[jax.Array, ...]:
-            components = self.latitudes.evaluate_vectors(constants.tables, *modal)
-            return tuple(constants.fourier.evaluate(self._to_rows(waves)) for waves in components)
-
-        return self._run(evaluate, self.tables, (divergent, rotational), to_nodal=True)
+        return self._evaluate(divergent, rotational)
 
     def vectors_to_modal(self, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Analyse tangent vectors.
@@ -217,34 +209,57 @@ class Transform(nnx.Module):
             (divergent, rotational), each modal (part, m, l, batch, channel).
         """
         self._check_nodal(u=u, v=v)
+        return self._analyse(u, v)
 
-        def analyse(constants: _Constants, *nodal: jax.Array) -> tuple[jax.Array, ...]:
-            components = (self._to_orders(constants.fourier.project(field)) for field in nodal)
-            return self.latitudes.project_vectors(constants.tables, *components, constants.weights)
+    def _evaluate(self, *modal: jax.Array) -> tuple[jax.Array, ...]:
+        constants = self._constants(self.tables, jnp.ones_like(self.weights[...]))
+        return _linear_map(*self._pair(), constants, tuple(field.astype(self.dtype) for field in modal))
 
-        return self._run(analyse, self.analysis_tables or self.tables, (u, v), to_nodal=False)
+    def _analyse(self, *nodal: jax.Array) -> tuple[jax.Array, ...]:
+        constants = self._constants(self.analysis_tables or self.tables, self.weights[...])
+        return _linear_map(*self._pair()[::-1], constants, tuple(field.astype(self.dtype) for field in nodal))
 
-    def _run(self, function: Callable, tables: nnx.List, fields: tuple[jax.Array, ...], *, to_nodal: bool) -> tuple:
-        """Call `function(constants, *fields)`, on every shard where there are several."""
-        graph, fourier = nnx.split(self.fourier)
+    def _constants(self, tables: nnx.List, weights: jax.Array) -> _Constants:
         arrays = [[BlockTables(*(table[...] for table in block)) for block in group] for group in tables]
-        fields = tuple(field.astype(self.dtype) for field in fields)
+        return _Constants(nnx.split(self.fourier)[1], arrays, weights)
 
-        def call(fourier: nnx.State, tables: list, weights: jax.Array, *fields: jax.Array) -> tuple[jax.Array, ...]:
-            return tuple(function(_Constants(nnx.merge(graph, fourier), tables, weights), *fields))
+    def _pair(self) -> tuple[Callable, Callable]:
+        """Return evaluation and weighted projection, transposes of each other, as functions of constants and fields.
 
-        if self.shards > 1:
-            # Latitude is the second axis of nodal arrays, m the second of modal ones and the first of tables.
-            split, whole = PartitionSpec(None, SPHERE_AXIS), PartitionSpec()
-            tables_split = jax.tree.map(lambda _: PartitionSpec(SPHERE_AXIS), arrays)
-            call = jax.shard_map(
-                call,
-                mesh=self.mesh,
-                in_specs=(whole, tables_split, whole, *(split for _ in fields)),
-                out_specs=tuple(split for _ in fields),
-                axis_names={SPHERE_AXIS},
-            )
-        return call(fourier, arrays, self.weights[...], *fields)
+        Both take one field for scalars and two for vectors.
+        """
+        graph, latitudes = nnx.graphdef(self.fourier), self.latitudes
+
+        def evaluate(constants: _Constants, modal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            fourier = nnx.merge(graph, constants.fourier)
+            if len(modal) == 1:
+                components = (latitudes.evaluate_scalars(constants.tables, constants.weights, *modal),)
+            else:
+                components = latitudes.evaluate_vectors(constants.tables, constants.weights, *modal)
+            return tuple(fourier.evaluate(self._to_rows(waves)) for waves in components)
+
+        def project(constants: _Constants, nodal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            fourier = nnx.merge(graph, constants.fourier)
+            components = [self._to_orders(fourier.project(field)) for field in nodal]
+            if len(nodal) == 1:
+                return (latitudes.project_scalars(constants.tables, constants.weights, *components),)
+            return latitudes.project_vectors(constants.tables, constants.weights, *components)
+
+        return self._on_shards(evaluate), self._on_shards(project)
+
+    def _on_shards(self, function: Callable) -> Callable:
+        """Run `function(constants, fields)` on every shard, where there are several."""
+        if self.shards == 1:
+            return function
+        # Latitude is the second axis of nodal arrays, m the second of modal ones and the first of tables.
+        whole, tables, fields = PartitionSpec(), PartitionSpec(SPHERE_AXIS), PartitionSpec(None, SPHERE_AXIS)
+        return jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=(_Constants(whole, tables, whole), fields),
+            out_specs=fields,
+            axis_names={SPHERE_AXIS},
+        )
 
     def _to_orders(self, waves: list[Waves]) -> list[Waves]:
         """Exchange a shard's latitudes of all orders for its orders on all latitudes."""
@@ -279,10 +294,17 @@ class Transform(nnx.Module):
                 raise ValueError(f"{' and '.join(shapes)}: got shapes {shapes}, expected the same for both")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Constants:
-    """What a shard needs besides fields."""
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _linear_map(function: Callable, transpose: Callable, constants: _Constants, fields: tuple) -> tuple:
+    """Return ``function(constants, fields)``, linear in the fields, with a known transpose.
 
-    fourier: FourierTransform
-    tables: list[list[BlockTables]]
-    weights: jax.Array
+    Left to itself, differentiation in reverse transposes product by product, in layouts that cost three times as much.
+    """
+    return function(constants, fields)
+
+
+@_linear_map.defjvp
+def _linear_map_jvp(function: Callable, transpose: Callable, primals: tuple, tangents: tuple) -> tuple:
+    (constants, fields), (_, tangents) = primals, tangents
+    derivative = jax.custom_derivatives.linear_call(function, transpose, constants, tangents)
+    return _linear_map(function, transpose, constants, fields), derivative

@@ -118,22 +118,21 @@ class LegendreTransform:
     nlat: int
     groups: tuple[tuple[Block, ...], ...]
 
-    def project_scalars(self, tables: list[list[BlockTables]], waves: list[Waves], weights: jax.Array) -> jax.Array:
-        """Sum waves over latitude against every function.
+    def project_scalars(self, tables: list[list[BlockTables]], weights: jax.Array, waves: list[Waves]) -> jax.Array:
+        """Sum weighted waves over latitude against every function.
 
         Args:
             tables: of every block of every group.
+            weights: factor of every row, symmetric, (latitude,).
             waves: of every group, (order, latitude, batch, channel).
-            weights: factor of every row, (latitude,).
 
         Returns:
             Modal (part, m, l, batch, channel).
         """
         south = (self.nlat + 1) // 2
-        weights = weights[:south, None, None]
-        if self.nlat % 2:
-            # The equator is added to itself below.
-            weights = weights * np.where(np.arange(south) == south - 1, 0.5, 1.0)[:, None, None].astype(weights.dtype)
+        # An equator of its own is added to itself below.
+        share = np.where(np.arange(south) < self.nlat // 2, 1.0, 0.5)
+        weights = (weights[:south] * share.astype(weights.dtype))[:, None, None]
 
         def block(geometry: Block, table: BlockTables, wave: Waves) -> jax.Array:
             def rows(factor: jax.Array | float) -> jax.Array:
@@ -150,9 +149,10 @@ class LegendreTransform:
         blocks = self._map(block, tables, self._cut(waves))
         return self._join([[[part[:, :, p] for part in group] for group in blocks] for p in range(2)])
 
-    def evaluate_scalars(self, tables: list[list[BlockTables]], modal: jax.Array) -> list[Waves]:
-        """Sum functions over degree: modal (part, m, l, batch, channel) to the waves of every group."""
+    def evaluate_scalars(self, tables: list[list[BlockTables]], weights: jax.Array, modal: jax.Array) -> list[Waves]:
+        """Sum functions over degree and weight the rows: modal to waves; the transpose of `project_scalars`."""
         south = (self.nlat + 1) // 2
+        weights = weights[:south, None, None, None]
 
         def block(geometry: Block, table: BlockTables, parts: Waves) -> Waves:
             columns = jnp.stack(parts, axis=2)
@@ -160,8 +160,8 @@ class LegendreTransform:
             columns = jnp.pad(columns, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
             columns = columns.reshape(columns.shape[0], -1, 2, *columns.shape[2:])
             even, odd = (jnp.squeeze(half, 2) for half in jax.lax.split(columns, (1, 1), axis=2))
-            even = product("mlj,mlpbc->mjpbc", table.even, even)
-            odd = product("mlj,mlpbc->mjpbc", table.odd, odd)
+            even = weights * product("mlj,mlpbc->mjpbc", table.even, even)
+            odd = weights * product("mlj,mlpbc->mjpbc", table.odd, odd)
             northern = (table.sign[..., None] * (even - odd))[:, : self.nlat - south][:, ::-1]
             rows = jnp.concatenate([even + odd, northern], axis=1)
             return Waves(rows[:, :, 0], rows[:, :, 1])
@@ -169,14 +169,14 @@ class LegendreTransform:
         return self._collect(self._map(block, tables, self._split(modal)))
 
     def project_vectors(
-        self, tables: list[list[BlockTables]], u: list[Waves], v: list[Waves], weights: jax.Array
+        self, tables: list[list[BlockTables]], weights: jax.Array, u: list[Waves], v: list[Waves]
     ) -> tuple[jax.Array, jax.Array]:
-        """Sum the waves of eastward and northward components against every vector function.
+        """Sum the weighted waves of eastward and northward components against every vector function.
 
         Returns:
             (divergent, rotational), each modal (part, m, l, batch, channel).
         """
-        weights = weights[:, None, None]
+        weights = 0.5 * weights[:, None, None]
 
         def block(geometry: Block, table: BlockTables, u: Waves, v: Waves) -> tuple[jax.Array, ...]:
             plus = (u.cosine + v.sine, v.cosine - u.sine)
@@ -186,21 +186,17 @@ class LegendreTransform:
             sums = product("mlj,mjkbc->mlkbc", table.spin, jnp.stack(columns, axis=2))
             mirror = self._mirror_sign(geometry, table)
             plus, minus = (sums[:, :, 0], sums[:, :, 1]), (mirror * sums[:, :, 2], mirror * sums[:, :, 3])
-            return (
-                0.5 * (plus[1] - minus[1]),
-                0.5 * (plus[0] + minus[0]),
-                0.5 * (minus[0] - plus[0]),
-                0.5 * (plus[1] + minus[1]),
-            )
+            return plus[1] - minus[1], plus[0] + minus[0], minus[0] - plus[0], plus[1] + minus[1]
 
         blocks = self._map(block, tables, self._cut(u), self._cut(v))
         parts = [[[block[k] for block in group] for group in blocks] for k in range(4)]
         return self._join(parts[:2]), self._join(parts[2:])
 
     def evaluate_vectors(
-        self, tables: list[list[BlockTables]], divergent: jax.Array, rotational: jax.Array
+        self, tables: list[list[BlockTables]], weights: jax.Array, divergent: jax.Array, rotational: jax.Array
     ) -> tuple[list[Waves], list[Waves]]:
-        """Sum vector functions over degree: modal (part, m, l, batch, channel) to the waves of (u, v)."""
+        """Sum vector functions over degree and weight the rows; the transpose of `project_vectors`."""
+        weights = 0.5 * weights[:, None, None]
 
         def block(geometry: Block, table: BlockTables, divergent: Waves, rotational: Waves) -> tuple[Waves, Waves]:
             mirror = self._mirror_sign(geometry, table)
@@ -213,8 +209,8 @@ class LegendreTransform:
             sums = product("mlj,mlkbc->mjkbc", table.spin, jnp.stack(columns, axis=2))
             plus, minus = sums[:, :, :2], sums[:, ::-1, 2:]
             return (
-                Waves(0.5 * (plus[:, :, 0] + minus[:, :, 0]), 0.5 * (minus[:, :, 1] - plus[:, :, 1])),
-                Waves(0.5 * (plus[:, :, 1] + minus[:, :, 1]), 0.5 * (plus[:, :, 0] - minus[:, :, 0])),
+                Waves(weights * (plus[:, :, 0] + minus[:, :, 0]), weights * (minus[:, :, 1] - plus[:, :, 1])),
+                Waves(weights * (plus[:, :, 1] + minus[:, :, 1]), weights * (plus[:, :, 0] - minus[:, :, 0])),
             )
 
         blocks = self._map(block, tables, self._split(divergent), self._split(rotational))
