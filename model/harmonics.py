@@ -31,7 +31,10 @@ from model.quadrature import band_limits, quadrature
 from model.table_cache import cached
 from transforms.grids import Grid
 
-__all__ = ["SPHERE_AXIS", "Transform"]
+__all__ = ["DATA_AXIS", "SPHERE_AXIS", "Transform"]
+
+DATA_AXIS = "data"
+"""Mesh axis over which batches are split."""
 
 SPHERE_AXIS = "sphere"
 """Mesh axis over which nodal latitudes and modal orders are split."""
@@ -55,8 +58,8 @@ class Transform(nnx.Module):
     products of two harmonics, else ``full``, the area-weighted least-squares fit of every order, which needs tables of
     its own and reaches about twice the band limit on equiangular grids (docs/grids.md).
 
-    With a mesh that has an axis ``sphere`` of P devices, nodal arrays are split over latitude and modal arrays over m, and
-    each transform moves data by one all-to-all per field. The modal m axis is then device-major: device d holds the
+    With a mesh that has an axis ``sphere`` of P devices, nodal arrays are split over latitude and modal arrays over m (and
+    batches over an axis ``data``), and each transform moves data by one all-to-all per field. The modal m axis is then device-major: device d holds the
     orders d, d + P, d + 2 P ..., so that all devices have equal work and truncation is local.
 
     Attributes:
@@ -245,20 +248,16 @@ class Transform(nnx.Module):
                 return (latitudes.project_scalars(constants.tables, constants.weights, *components),)
             return latitudes.project_vectors(constants.tables, constants.weights, *components)
 
-        return self._on_shards(evaluate), self._on_shards(project)
-
-    def _on_shards(self, function: Callable) -> Callable:
-        """Run `function(constants, fields)` on every shard, where there are several."""
         if self.shards == 1:
-            return function
-        # Latitude is the second axis of nodal arrays, m the second of modal ones and the first of tables.
-        whole, tables, fields = PartitionSpec(), PartitionSpec(SPHERE_AXIS), PartitionSpec(None, SPHERE_AXIS)
-        return jax.shard_map(
-            function,
-            mesh=self.mesh,
-            in_specs=(_Constants(whole, tables, whole), fields),
-            out_specs=fields,
-            axis_names={SPHERE_AXIS},
+            return evaluate, project
+        # Batches are split here too: left to the compiler, they would be gathered around every all-to-all.
+        data = DATA_AXIS if DATA_AXIS in self.mesh.shape else None
+        nodal, modal = PartitionSpec(None, SPHERE_AXIS, data), PartitionSpec(None, SPHERE_AXIS, None, data)
+        constants = _Constants(PartitionSpec(), PartitionSpec(SPHERE_AXIS), PartitionSpec())
+        on_shards = partial(jax.shard_map, mesh=self.mesh)
+        return (
+            on_shards(evaluate, in_specs=(constants, modal), out_specs=nodal),
+            on_shards(project, in_specs=(constants, nodal), out_specs=modal),
         )
 
     def _to_orders(self, waves: list[Waves]) -> list[Waves]:
@@ -289,6 +288,11 @@ class Transform(nnx.Module):
                 raise ValueError(
                     f"{name}: got shape {shape}, expected {axes} = "
                     f"({', '.join(map(str, expected))}, batch, channel) for {self.grid}, band limit {self.band_limit}"
+                )
+            batch, shares = shape[-2], self.mesh.shape.get(DATA_AXIS, 1) if self.shards > 1 else 1
+            if batch % shares:
+                raise ValueError(
+                    f"{name}: got a batch of {batch}, expected a multiple of the {shares} devices of {DATA_AXIS!r}"
                 )
             if shape != first:
                 raise ValueError(f"{' and '.join(shapes)}: got shapes {shapes}, expected the same for both")
