@@ -32,7 +32,6 @@ def main() -> None:
     )
     shards = mesh.shape["sphere"]
     data = "data" if "data" in mesh.shape else None
-    split = NamedSharding(mesh, PartitionSpec(None, "sphere", None, data))
     nodal_split = NamedSharding(mesh, PartitionSpec(None, "sphere", data))
 
     # 19 orders do not share out evenly over the devices.
@@ -59,7 +58,7 @@ def main() -> None:
     collectives = _collectives(compiled.as_text())
     assert collectives == {"all-to-all"}, collectives
     expected, got = chain(one, *fields), compiled(many, *spread)
-    for name, a, b in zip("scalars divergent rotational".split(), expected[0], got[0], strict=True):
+    for name, a, b in zip(("scalars", "divergent", "rotational"), expected[0], got[0], strict=True):
         natural = np.zeros_like(a)
         kept = many.orders < band_limit
         natural[:, many.orders[kept]] = np.asarray(b)[:, kept]
