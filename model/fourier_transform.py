@@ -106,7 +106,7 @@ class FourierTransform(nnx.Module):
         if self.method == "matmul":
             waves = product("kn,njbc->kjbc", self.matrix[...], nodal)
             return [Waves(*jnp.split(waves, 2))]
-        folded = jax.lax.optimization_barrier(self._fold(nodal))
+        folded = self._fold(nodal)
         products = [
             product("kn,njbc->kjbc", matrix[...], rows) for matrix, rows in zip(self.matrices, folded, strict=True)
         ]
@@ -132,7 +132,7 @@ class FourierTransform(nnx.Module):
         quarters = [
             product("nk,kjbc->njbc", matrix[...], wave) for matrix, wave in zip(self.transposes, inputs, strict=True)
         ]
-        return self._unfold(*jax.lax.optimization_barrier(quarters))
+        return self._unfold(*quarters)
 
     def _fold(self, nodal: jax.Array) -> list[jax.Array]:
         """Return what cosines of even and odd and sines of even and odd orders see of the circle, on its first quarter.
