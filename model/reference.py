@@ -47,19 +47,29 @@ class ReferenceTransform:
         dtype: of the tables and the results; arguments are cast to it.
     """
 
-    def __init__(self, grid: Grid, band_limit: int, *, analysis: str = "auto", dtype: jnp.dtype | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        band_limit: int,
+        *,
+        analysis: str = "auto",
+        weights: np.ndarray | None = None,
+        dtype: jnp.dtype | None = None,
+    ) -> None:
         """Build the tables.
 
         Args:
             grid: the grid.
             band_limit: L.
             analysis: as the attribute, or "auto": quadrature where it reaches L, else full.
+            weights: quadrature weights of your own, (latitude,); see `model.quadrature.quadrature`.
             dtype: float32, or float64 where `jax.enable_x64` is on; by default the wider of those there are.
 
         Raises:
             ValueError: the analysis does not reach the band limit on this grid, or an argument is none of those.
+            InputError: the grid has no usable quadrature.
         """
-        limits = band_limits(grid)
+        rule, limits = quadrature(grid, weights), band_limits(grid, weights)
         if analysis not in ("auto", "quadrature", "full"):
             raise ValueError(f"analysis: got {analysis!r}, expected 'auto', 'quadrature' or 'full'")
         if analysis == "auto":
@@ -74,21 +84,21 @@ class ReferenceTransform:
             raise ValueError(f"dtype: got {dtype}, expected float32, or turn 64-bit types on with jax.enable_x64(True)")
         self.grid, self.band_limit, self.analysis, self.dtype = grid, band_limit, analysis, dtype
 
-        # Longitudes are taken as exactly even, as their tolerance allows for stores that keep them in float32.
-        even = np.arange(grid.longitude.size) * (360.0 / grid.longitude.size)
-        longitude = np.deg2rad(even + np.mean(grid.longitude - even))
+        # Evenly spaced to the last digit, where the grid's coordinates may have been rounded to float32.
+        nlon = grid.longitude.size
+        longitude = np.deg2rad(grid.longitude[0] + np.arange(nlon) * (360.0 / nlon))
         order = np.arange(band_limit)
         amplitude = np.where(order > 0, np.sqrt(2.0), 1.0)
         angle = longitude[:, None] * order
         # (part, longitude, m)
         self._fourier = jnp.asarray(amplitude * np.stack([np.cos(angle), np.sin(angle)]), dtype)
 
-        rule = quadrature(grid)
         synthesis = legendre_table(band_limit, rule.latitude), *vector_tables(band_limit, rule.latitude)
         if analysis == "quadrature":
             inverses = [rule.weights * table for table in synthesis]
         else:
-            inverses = _fits(grid, *synthesis)
+            area = rule.weights if (rule.weights > 0).all() else grid.latitude_weights()
+            inverses = _fits(area, *synthesis)
         # Scalar, slope and quotient, each (m, l, latitude).
         self._synthesis = [jnp.asarray(table, dtype) for table in synthesis]
         self._analysis = [jnp.asarray(table, dtype) for table in inverses]
@@ -163,10 +173,9 @@ def _sum(axes: str, table: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.einsum(axes, table, columns.astype(table.dtype), precision="highest")
 
 
-def _fits(grid: Grid, scalar: np.ndarray, slope: np.ndarray, quotient: np.ndarray) -> list[np.ndarray]:
+def _fits(area: np.ndarray, scalar: np.ndarray, slope: np.ndarray, quotient: np.ndarray) -> list[np.ndarray]:
     """Return the analyses (m, l, latitude) by least squares that belong to the three synthesis tables."""
     _, size, nlat = scalar.shape
-    area = grid.latitude_weights() / nlat
     p, d, q = (table.transpose(0, 2, 1) for table in (scalar, slope, quotient))
     # Swapping E with B and u with v leaves the matrix as it is, so its inverse has two different blocks only.
     inverse = least_squares(np.block([[q, -d], [-d, q]]), np.concatenate([area, area]))[:, :size]
