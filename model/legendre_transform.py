@@ -8,7 +8,7 @@ What is summed where, so that nothing is computed twice or in vain:
   hemispheres halve the work: one of them meets the even degrees, the other the odd ones.
 - The functions of spin -1 are those of spin +1 mirrored at the equator, up to sign, so one table of spin +1 serves both:
   the spin -1 part of a wind enters with its rows reversed. Parity saves no more on vectors.
-- Cosine and sine parts, and both spins, are columns of one product, so every element of a table is read once.
+- Cosine and sine parts and both spins of a wind are columns of one product, so a table is read once.
 
 Evaluation and projection are transposes of each other and share their tables.
 """
@@ -135,37 +135,41 @@ class LegendreTransform:
         share = np.where(np.arange(south) < self.nlat // 2, 1.0, 0.5)
         weights = (weights[:south] * share.astype(weights.dtype))[:, None, None]
 
-        def block(geometry: Block, table: BlockTables, wave: Waves) -> jax.Array:
-            def rows(factor: jax.Array | float) -> jax.Array:
-                return jnp.stack(
-                    [weights * (part[:, :south] + factor * part[:, self.nlat - south :][:, ::-1]) for part in wave],
-                    axis=2,
-                )
+        def block(geometry: Block, table: BlockTables, wave: Waves) -> Waves:
+            def rows(part: jax.Array, factor: jax.Array) -> jax.Array:
+                return weights * (part[:, :south] + factor * part[:, self.nlat - south :][:, ::-1])
 
-            even = product("mlj,mjpbc->mlpbc", table.even, rows(table.sign))
-            odd = product("mlj,mjpbc->mlpbc", table.odd, rows(-table.sign))
-            both = jnp.stack([even, odd], axis=2)
-            return both.reshape(both.shape[0], -1, *both.shape[3:])[:, : self.band_limit - geometry.lowest]
+            def degrees(part: jax.Array) -> jax.Array:
+                even = product("mlj,mjbc->mlbc", table.even, rows(part, table.sign))
+                odd = product("mlj,mjbc->mlbc", table.odd, rows(part, -table.sign))
+                both = jnp.stack([even, odd], axis=2)
+                return both.reshape(both.shape[0], -1, *both.shape[3:])[:, : self.band_limit - geometry.lowest]
+
+            return Waves(*(degrees(part) for part in wave))
 
         blocks = self._map(block, tables, self._cut(waves))
-        return self._join([[[part[:, :, p] for part in group] for group in blocks] for p in range(2)])
+        return self._join([[[block[p] for block in group] for group in blocks] for p in range(2)])
 
     def evaluate_scalars(self, tables: list[list[BlockTables]], weights: jax.Array, modal: jax.Array) -> list[Waves]:
         """Sum functions over degree and weight the rows: modal to waves; the transpose of `project_scalars`."""
         south = (self.nlat + 1) // 2
-        weights = weights[:south, None, None, None]
+        weights = weights[:south, None, None]
 
         def block(geometry: Block, table: BlockTables, parts: Waves) -> Waves:
-            columns = jnp.stack(parts, axis=2)
-            missing = 2 * table.even.shape[1] - columns.shape[1]
-            columns = jnp.pad(columns, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
-            columns = columns.reshape(columns.shape[0], -1, 2, *columns.shape[2:])
-            even, odd = (jnp.squeeze(half, 2) for half in jax.lax.split(columns, (1, 1), axis=2))
-            even = weights * product("mlj,mlpbc->mjpbc", table.even, even)
-            odd = weights * product("mlj,mlpbc->mjpbc", table.odd, odd)
-            northern = (table.sign[..., None] * (even - odd))[:, : self.nlat - south][:, ::-1]
-            rows = jnp.concatenate([even + odd, northern], axis=1)
-            return Waves(rows[:, :, 0], rows[:, :, 1])
+            def halves(part: jax.Array) -> list[jax.Array]:
+                part = jnp.pad(part, ((0, 0), (0, 2 * table.even.shape[1] - part.shape[1]), (0, 0), (0, 0)))
+                pairs = part.reshape(part.shape[0], -1, 2, *part.shape[2:])
+                return [jnp.squeeze(half, 2) for half in jax.lax.split(pairs, (1, 1), axis=2)]
+
+            even, odd = (jnp.stack(both, axis=2) for both in zip(*map(halves, parts), strict=True))
+            even = product("mlj,mlpbc->mjpbc", table.even, even)
+            odd = product("mlj,mlpbc->mjpbc", table.odd, odd)
+
+            def rows(even: jax.Array, odd: jax.Array) -> jax.Array:
+                northern = table.sign * weights * (even - odd)
+                return jnp.concatenate([weights * (even + odd), northern[:, : self.nlat - south][:, ::-1]], axis=1)
+
+            return Waves(*(rows(even[:, :, p], odd[:, :, p]) for p in range(2)))
 
         return self._collect(self._map(block, tables, self._split(modal)))
 
