@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from model.products import constant, product
+from model.products import Table, constant, product
 
 __all__ = ["FourierTransform", "Waves"]
 
@@ -50,6 +50,8 @@ class FourierTransform(nnx.Module):
         """
         nlon = longitude.size
         self.nlon, self.dtype = nlon, dtype
+        # Steps are even by definition; a store that keeps longitudes in float32 rounds them.
+        longitude = longitude[0] + np.arange(nlon) * (360.0 / nlon)
         # Quarters mirror each other where the first longitude is 0 or half a step; at 0 both ends belong to each.
         start = longitude[0] * nlon / 360.0
         aligned, centred = abs(start) < 1e-6, abs(start - 0.5) < 1e-6
@@ -69,6 +71,9 @@ class FourierTransform(nnx.Module):
         if method == "fft":
             phase = np.deg2rad(longitude[0]) * orders
             self.turn = nnx.List(constant(amplitude * part(phase), dtype) for part in (np.cos, np.sin))
+            # An inverse real FFT counts each order but 0 twice, and divides by N.
+            self.scale = constant(nlon * np.where(orders > 0, 0.5, 1.0), dtype)
+            self.rows = Table(jnp.asarray(orders))
             return
         if method == "matmul":
             angle = np.deg2rad(longitude) * orders[:, None]
@@ -99,7 +104,7 @@ class FourierTransform(nnx.Module):
         """Sum nodal rows (longitude, latitude, batch, channel) against cosines and sines."""
         if self.method == "fft":
             spectrum = jnp.fft.rfft(nodal.astype(jnp.promote_types(nodal.dtype, jnp.float32)), axis=0)
-            spectrum = jnp.take(spectrum, self.groups[0], axis=0, mode="clip")
+            spectrum = jnp.take(spectrum, self.rows[...], axis=0, mode="clip")
             cosine, sine = (table[...][:, None, None, None] for table in self.turn)
             real, imaginary = spectrum.real.astype(self.dtype), spectrum.imag.astype(self.dtype)
             return [Waves(cosine * real + sine * imaginary, sine * real - cosine * imaginary)]
@@ -117,14 +122,13 @@ class FourierTransform(nnx.Module):
         if self.method == "fft":
             (group,) = waves
             cosine, sine = (table[...][:, None, None, None] for table in self.turn)
-            # An inverse real FFT counts each order but 0 twice, and divides by N.
-            scale = self.nlon * np.where(self.groups[0] > 0, 0.5, 1.0)[:, None, None, None].astype(cosine.dtype)
+            scale = self.scale[...][:, None, None, None]
             real = scale * (cosine * group.cosine + sine * group.sine)
             imaginary = scale * (sine * group.cosine - cosine * group.sine)
             wide = jnp.promote_types(self.dtype, jnp.float32)
             values = jax.lax.complex(real.astype(wide), imaginary.astype(wide))
             spectrum = jnp.zeros((self.nlon // 2 + 1, *values.shape[1:]), values.dtype)
-            spectrum = spectrum.at[self.groups[0]].add(values, mode="drop")
+            spectrum = spectrum.at[self.rows[...]].add(values, mode="drop")
             return jnp.fft.irfft(spectrum, n=self.nlon, axis=0).astype(self.dtype)
         if self.method == "matmul":
             return product("nk,kjbc->njbc", self.transposed[...], jnp.concatenate(waves[0]))

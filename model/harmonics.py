@@ -62,6 +62,9 @@ class Transform(nnx.Module):
     batches over an axis ``data``), and each transform moves data by one all-to-all per field. The modal m axis is then device-major: device d holds the
     orders d, d + P, d + 2 P ..., so that all devices have equal work and truncation is local.
 
+    All four methods can be differentiated any number of times, forward and in reverse, at the cost of a call each. Only
+    `jax.vmap` of a derivative is not supported; samples belong on the batch axis.
+
     Attributes:
         grid, band_limit: as given; degrees are 0 .. band_limit - 1.
         analysis: ``quadrature`` or ``full``.

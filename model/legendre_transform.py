@@ -132,7 +132,7 @@ class LegendreTransform:
         """
         south = (self.nlat + 1) // 2
         # An equator of its own is added to itself below.
-        share = np.where(np.arange(south) < self.nlat // 2, 1.0, 0.5)
+        share = jnp.where(jnp.arange(south) < self.nlat // 2, 1.0, 0.5)
         weights = (weights[:south] * share.astype(weights.dtype))[:, None, None]
 
         def block(geometry: Block, table: BlockTables, wave: Waves) -> Waves:
@@ -143,7 +143,8 @@ class LegendreTransform:
                 even = product("mlj,mjbc->mlbc", table.even, rows(part, table.sign))
                 odd = product("mlj,mjbc->mlbc", table.odd, rows(part, -table.sign))
                 both = jnp.stack([even, odd], axis=2)
-                return both.reshape(both.shape[0], -1, *both.shape[3:])[:, : self.band_limit - geometry.lowest]
+                both = both.reshape(even.shape[0], 2 * even.shape[1], *even.shape[2:])
+                return both[:, : self.band_limit - geometry.lowest]
 
             return Waves(*(degrees(part) for part in wave))
 
@@ -158,7 +159,7 @@ class LegendreTransform:
         def block(geometry: Block, table: BlockTables, parts: Waves) -> Waves:
             def halves(part: jax.Array) -> list[jax.Array]:
                 part = jnp.pad(part, ((0, 0), (0, 2 * table.even.shape[1] - part.shape[1]), (0, 0), (0, 0)))
-                pairs = part.reshape(part.shape[0], -1, 2, *part.shape[2:])
+                pairs = part.reshape(part.shape[0], table.even.shape[1], 2, *part.shape[2:])
                 return [jnp.squeeze(half, 2) for half in jax.lax.split(pairs, (1, 1), axis=2)]
 
             even, odd = (jnp.stack(both, axis=2) for both in zip(*map(halves, parts), strict=True))
@@ -223,7 +224,8 @@ class LegendreTransform:
 
     def _mirror_sign(self, geometry: Block, table: BlockTables) -> jax.Array:
         """(-1)**(l + m), which spin -1 takes on when mirrored into spin +1; (order, degree, 1, 1)."""
-        degrees = np.arange(geometry.lowest, self.band_limit)
+        # Arrays of jnp: a constant of NumPy within a linear_call cannot be differentiated twice under jit.
+        degrees = jnp.arange(geometry.lowest, self.band_limit)
         return table.sign * (1.0 - 2.0 * (degrees % 2))[:, None, None].astype(table.sign.dtype)
 
     def _map(self, function: Callable, tables: list[list[BlockTables]], *waves: list[list[Waves]]) -> list[list]:
@@ -255,7 +257,7 @@ class LegendreTransform:
         """Cut modal (part, m, l, batch, channel) into blocks (order, degree from the lowest, batch, channel)."""
         count = len(self.groups)
         modal = jnp.pad(modal, ((0, 0), (0, -modal.shape[1] % count), (0, 0), (0, 0), (0, 0)))
-        interleaved = modal.reshape(2, -1, count, *modal.shape[2:])
+        interleaved = modal.reshape(2, modal.shape[1] // count, count, *modal.shape[2:])
         groups = []
         for blocks, group in zip(self.groups, jax.lax.split(interleaved, (1,) * count, axis=2), strict=True):
             orders = group[:, : blocks[-1].stop, 0]
@@ -283,6 +285,6 @@ class LegendreTransform:
 
         def interleaved(groups: list[list[jax.Array]]) -> jax.Array:
             stacked = jnp.stack([whole(*pair) for pair in zip(groups, self.groups, strict=True)], axis=1)
-            return stacked.reshape(-1, *stacked.shape[2:])[:orders]
+            return stacked.reshape(stacked.shape[0] * stacked.shape[1], *stacked.shape[2:])[:orders]
 
         return jnp.stack([interleaved(groups) for groups in parts])

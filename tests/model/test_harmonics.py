@@ -169,13 +169,7 @@ def test_given_weights_are_used(implementation):
     assert relative(jax.jit(function)(*inputs), expected) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "implementation",
-    [
-        pytest.param("fast", marks=pytest.mark.xfail(strict=True, reason="takes each longitude as it is given")),
-        "reference",
-    ],
-)
+@every_implementation
 def test_coordinates_rounded_to_float32_cost_no_digits(implementation):
     exact, band_limit = GRIDS["Gauss, 34 longitudes"]
     rounded = Grid(*(axis.astype(np.float32) for axis in (exact.latitude, exact.longitude)))
@@ -346,12 +340,7 @@ def vectorised_reverse(loss, modal):
     [
         reverse_over_rematerialised_scan,
         forward_over_reverse,
-        pytest.param(
-            reverse_over_reverse,
-            marks=pytest.mark.xfail(
-                strict=True, raises=TypeError, reason="linear_call loses array constants of compiled methods"
-            ),
-        ),
+        reverse_over_reverse,
         pytest.param(
             vectorised_reverse,
             marks=pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="linear_call cannot be batched"),
@@ -376,15 +365,7 @@ def test_columns_do_not_mix(implementation, method):
     assert relative([x[column] for x in together], alone) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "implementation",
-    [
-        pytest.param(
-            "fast", marks=pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="reshapes to a size of -1")
-        ),
-        "reference",
-    ],
-)
+@every_implementation
 @pytest.mark.parametrize("method", METHODS)
 def test_no_channels_give_no_channels(implementation, method):
     # A network without winds transforms no vectors.
