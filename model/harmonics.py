@@ -25,7 +25,7 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from model.fourier_transform import FourierTransform, Waves
-from model.legendre_transform import BlockTables, LegendreTransform, blocks_of, build_tables
+from model.legendre_transform import BlockTables, Functions, LegendreTransform, blocks_of, build_tables
 from model.products import Table
 from model.quadrature import band_limits, quadrature
 from model.table_cache import cached
@@ -38,6 +38,9 @@ DATA_AXIS = "data"
 
 SPHERE_AXIS = "sphere"
 """Mesh axis over which nodal latitudes and modal orders are split."""
+
+_TWO_LAYOUTS_TO = 64
+"""Band limit up to which tables are kept by degree and by row."""
 
 _CACHED_FROM = 2**22
 """Bytes; smaller tables are built in less time than a file is opened and checked."""
@@ -162,7 +165,7 @@ class Transform(nnx.Module):
                 for b, block in enumerate(blocks):
                     chosen = local[:, block.start : block.stop].ravel()
                     built = build_tables(self.band_limit, latitude, chosen, block.lowest, fit=fit, dtype=wide)
-                    tables |= {f"{name}_{g}_{b}": table for name, table in built._asdict().items()}
+                    tables |= {f"{name}_{g}_{b}": table for name, table in built.items()}
             return tables
 
         key = {
@@ -175,12 +178,15 @@ class Transform(nnx.Module):
             "dtype": np.dtype(wide).name,
         }
         tables = cached(key, build, minimum_bytes=_CACHED_FROM)
+
+        def constants(g: int, b: int) -> nnx.Dict:
+            block = {name: tables[f"{name}_{g}_{b}"] for name in BlockTables._fields}
+            if self.band_limit <= _TWO_LAYOUTS_TO:
+                block |= {f"{name}_by_row": block[name].swapaxes(1, 2) for name in ("even", "odd", "spin")}
+            return nnx.Dict({name: Table(jnp.asarray(table, self.dtype)) for name, table in block.items()})
+
         return nnx.List(
-            nnx.List(
-                nnx.List(Table(jnp.asarray(tables[f"{name}_{g}_{b}"], self.dtype)) for name in BlockTables._fields)
-                for b in range(len(blocks))
-            )
-            for g, blocks in enumerate(self.latitudes.groups)
+            nnx.List(constants(g, b) for b in range(len(blocks))) for g, blocks in enumerate(self.latitudes.groups)
         )
 
     def scalars_to_nodal(self, modal: jax.Array) -> jax.Array:
@@ -226,8 +232,12 @@ class Transform(nnx.Module):
         return _linear_map(*self._pair()[::-1], constants, tuple(field.astype(self.dtype) for field in nodal))
 
     def _constants(self, tables: nnx.List, weights: jax.Array) -> _Constants:
-        arrays = [[BlockTables(*(table[...] for table in block)) for block in group] for group in tables]
-        return _Constants(nnx.split(self.fourier)[1], arrays, weights)
+        def block(tables: nnx.Dict) -> BlockTables:
+            arrays = {name: table[...] for name, table in tables.items()}
+            functions = (Functions(arrays[name], arrays.get(f"{name}_by_row")) for name in ("even", "odd", "spin"))
+            return BlockTables(*functions, arrays["sign"])
+
+        return _Constants(nnx.split(self.fourier)[1], [[block(b) for b in group] for group in tables], weights)
 
     def _pair(self) -> tuple[Callable, Callable]:
         """Return evaluation and weighted projection, transposes of each other, as functions of constants and fields.

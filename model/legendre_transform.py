@@ -29,7 +29,7 @@ from model.legendre import legendre_table, vector_tables
 from model.products import product
 from model.quadrature import least_squares
 
-__all__ = ["Block", "BlockTables", "LegendreTransform", "blocks_of", "build_tables"]
+__all__ = ["Block", "BlockTables", "Functions", "LegendreTransform", "blocks_of", "build_tables"]
 
 
 class Block(NamedTuple):
@@ -45,19 +45,48 @@ class Block(NamedTuple):
     lowest: int
 
 
-class BlockTables(NamedTuple):
-    """Functions of one block, southern hemisphere first.
+class Functions(NamedTuple):
+    """One table in one or two layouts.
 
     Attributes:
-        even, odd: scalar functions of degrees lowest, lowest + 2, ... and lowest + 1, lowest + 3, ... on the southern rows,
-            (order, degree, ceil(latitude / 2)).
-        spin: functions of spin +1 on all rows, (order, degree, latitude).
+        by_degree: (order, degree, latitude).
+        by_row: (order, latitude, degree), or None where it would be too large. On CPUs a product with a transposed left
+            operand takes up to twice the time.
+    """
+
+    by_degree: jax.Array
+    by_row: jax.Array | None = None
+
+    def over_rows(self, columns: list[jax.Array]) -> list[jax.Array]:
+        """Sum columns (order, latitude, batch, channel) over latitude, each to (order, degree, batch, channel)."""
+        return self._products("mlj,mj{}->ml{}", self.by_degree, columns)
+
+    def over_degrees(self, columns: list[jax.Array]) -> list[jax.Array]:
+        """Sum columns (order, degree, batch, channel) over degree, each to (order, latitude, batch, channel)."""
+        if self.by_row is None:
+            return self._products("mlj,ml{}->mj{}", self.by_degree, columns)
+        return self._products("mjl,ml{}->mj{}", self.by_row, columns)
+
+    def _products(self, spec: str, table: jax.Array, columns: list[jax.Array]) -> list[jax.Array]:
+        if self.by_row is not None:
+            # Small: putting columns side by side costs more than reading the table for each.
+            return [product(spec.format("bc", "bc"), table, column) for column in columns]
+        together = product(spec.format("kbc", "kbc"), table, jnp.stack(columns, axis=2))
+        return [together[:, :, k] for k in range(len(columns))]
+
+
+class BlockTables(NamedTuple):
+    """Functions of one block.
+
+    Attributes:
+        even, odd: scalar functions of degrees lowest, lowest + 2, ... and lowest + 1, lowest + 3, ... on the southern rows.
+        spin: functions of spin +1 on all rows.
         sign: (-1)**m, (order, 1, 1, 1).
     """
 
-    even: jax.Array
-    odd: jax.Array
-    spin: jax.Array
+    even: Functions
+    odd: Functions
+    spin: Functions
     sign: jax.Array
 
 
@@ -80,8 +109,8 @@ def blocks_of(orders: np.ndarray, band_limit: int, shards: int = 1) -> tuple[Blo
 
 def build_tables(
     band_limit: int, latitude: np.ndarray, orders: np.ndarray, lowest: int, *, fit: np.ndarray | None, dtype: np.dtype
-) -> BlockTables:
-    """Return the tables of one block, computed in float64 and rounded once.
+) -> dict[str, np.ndarray]:
+    """Return the tables of one block by name, (order, degree, latitude), computed in float64 and rounded once.
 
     Args:
         latitude: degrees north, ascending and symmetric, (latitude,).
@@ -101,8 +130,8 @@ def build_tables(
         spin = least_squares(spin.swapaxes(1, 2), fit)
     if odd.shape[1] < even.shape[1]:
         odd = np.concatenate([odd, np.zeros_like(even[:, :1])], axis=1)
-    sign = (1.0 - 2.0 * (orders % 2))[:, None, None, None]
-    return BlockTables(*(np.ascontiguousarray(table, dtype=dtype) for table in (even, odd, spin, sign)))
+    tables = {"even": even, "odd": odd, "spin": spin, "sign": (1.0 - 2.0 * (orders % 2))[:, None, None, None]}
+    return {name: np.ascontiguousarray(table, dtype=dtype) for name, table in tables.items()}
 
 
 @dataclass(frozen=True)
@@ -139,14 +168,14 @@ class LegendreTransform:
             def rows(part: jax.Array, factor: jax.Array) -> jax.Array:
                 return weights * (part[:, :south] + factor * part[:, self.nlat - south :][:, ::-1])
 
-            def degrees(part: jax.Array) -> jax.Array:
-                even = product("mlj,mjbc->mlbc", table.even, rows(part, table.sign))
-                odd = product("mlj,mjbc->mlbc", table.odd, rows(part, -table.sign))
+            def degrees(even: jax.Array, odd: jax.Array) -> jax.Array:
                 both = jnp.stack([even, odd], axis=2)
                 both = both.reshape(even.shape[0], 2 * even.shape[1], *even.shape[2:])
                 return both[:, : self.band_limit - geometry.lowest]
 
-            return Waves(*(degrees(part) for part in wave))
+            even = table.even.over_rows([rows(part, table.sign) for part in wave])
+            odd = table.odd.over_rows([rows(part, -table.sign) for part in wave])
+            return Waves(*map(degrees, even, odd))
 
         blocks = self._map(block, tables, self._cut(waves))
         return self._join([[[block[p] for block in group] for group in blocks] for p in range(2)])
@@ -158,19 +187,17 @@ class LegendreTransform:
 
         def block(geometry: Block, table: BlockTables, parts: Waves) -> Waves:
             def halves(part: jax.Array) -> list[jax.Array]:
-                part = jnp.pad(part, ((0, 0), (0, 2 * table.even.shape[1] - part.shape[1]), (0, 0), (0, 0)))
-                pairs = part.reshape(part.shape[0], table.even.shape[1], 2, *part.shape[2:])
+                count = table.even.by_degree.shape[1]
+                part = jnp.pad(part, ((0, 0), (0, 2 * count - part.shape[1]), (0, 0), (0, 0)))
+                pairs = part.reshape(part.shape[0], count, 2, *part.shape[2:])
                 return [jnp.squeeze(half, 2) for half in jax.lax.split(pairs, (1, 1), axis=2)]
-
-            even, odd = (jnp.stack(both, axis=2) for both in zip(*map(halves, parts), strict=True))
-            even = product("mlj,mlpbc->mjpbc", table.even, even)
-            odd = product("mlj,mlpbc->mjpbc", table.odd, odd)
 
             def rows(even: jax.Array, odd: jax.Array) -> jax.Array:
                 northern = table.sign * weights * (even - odd)
                 return jnp.concatenate([weights * (even + odd), northern[:, : self.nlat - south][:, ::-1]], axis=1)
 
-            return Waves(*(rows(even[:, :, p], odd[:, :, p]) for p in range(2)))
+            even, odd = zip(*map(halves, parts), strict=True)
+            return Waves(*map(rows, table.even.over_degrees(list(even)), table.odd.over_degrees(list(odd))))
 
         return self._collect(self._map(block, tables, self._split(modal)))
 
@@ -189,10 +216,10 @@ class LegendreTransform:
             minus = (u.cosine - v.sine, v.cosine + u.sine)
             # Weights are symmetric, so they may come before the mirroring.
             columns = [weights * part for part in plus] + [(weights * part)[:, ::-1] for part in minus]
-            sums = product("mlj,mjkbc->mlkbc", table.spin, jnp.stack(columns, axis=2))
             mirror = self._mirror_sign(geometry, table)
-            plus, minus = (sums[:, :, 0], sums[:, :, 1]), (mirror * sums[:, :, 2], mirror * sums[:, :, 3])
-            return plus[1] - minus[1], plus[0] + minus[0], minus[0] - plus[0], plus[1] + minus[1]
+            plus0, plus1, minus0, minus1 = table.spin.over_rows(columns)
+            minus0, minus1 = mirror * minus0, mirror * minus1
+            return plus1 - minus1, plus0 + minus0, minus0 - plus0, plus1 + minus1
 
         blocks = self._map(block, tables, self._cut(u), self._cut(v))
         parts = [[[block[k] for block in group] for group in blocks] for k in range(4)]
@@ -212,11 +239,11 @@ class LegendreTransform:
                 mirror * (divergent.sine + rotational.cosine),
                 mirror * (rotational.sine - divergent.cosine),
             ]
-            sums = product("mlj,mlkbc->mjkbc", table.spin, jnp.stack(columns, axis=2))
-            plus, minus = sums[:, :, :2], sums[:, ::-1, 2:]
+            plus0, plus1, minus0, minus1 = table.spin.over_degrees(columns)
+            minus0, minus1 = minus0[:, ::-1], minus1[:, ::-1]
             return (
-                Waves(weights * (plus[:, :, 0] + minus[:, :, 0]), weights * (minus[:, :, 1] - plus[:, :, 1])),
-                Waves(weights * (plus[:, :, 1] + minus[:, :, 1]), weights * (plus[:, :, 0] - minus[:, :, 0])),
+                Waves(weights * (plus0 + minus0), weights * (minus1 - plus1)),
+                Waves(weights * (plus1 + minus1), weights * (plus0 - minus0)),
             )
 
         blocks = self._map(block, tables, self._split(divergent), self._split(rotational))
