@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from model.network import NetworkConfig, SphericalUNet
+from model.normalisation import SpectralBatchNorm
 from model.products import Table
 from transforms.grids import Grid
 
@@ -134,6 +135,8 @@ class Forecaster(nnx.Module):
     def rollout(self, history: jax.Array, forcings: jax.Array) -> jax.Array:
         """Integrate one step for every forcing.
 
+        In training mode, batch normalisations then hold running averages updated by the mean over the steps.
+
         Args:
             history: states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude).
             forcings: normalised forcings at ``t, t + dt, ...``, (batch, step, forcing, latitude, longitude).
@@ -143,16 +146,25 @@ class Forecaster(nnx.Module):
         """
         graph, state = nnx.split(self)
 
-        def body(carry: jax.Array, forcing: jax.Array) -> tuple[jax.Array, jax.Array]:
-            following = nnx.merge(graph, state).step(carry, forcing)
-            return jnp.concatenate([following[:, None], carry[:, :-1]], axis=1), following
+        def body(carry: jax.Array, forcing: jax.Array) -> tuple[jax.Array, tuple[jax.Array, nnx.State]]:
+            # A copy, because a scanned function may not change variables from outside it.
+            model = nnx.merge(graph, state, copy=True)
+            following = model.step(carry, forcing)
+            carry = jnp.concatenate([following[:, None], carry[:, :-1]], axis=1)
+            return carry, (following, nnx.state(model, nnx.BatchStat))
 
         if self.remat and forcings.shape[1] > 1:
             # A single step would be computed twice and save nothing. The scan already keeps steps apart, so the barrier
             # against common subexpressions would only cost time.
             body = jax.checkpoint(body, prevent_cse=False)
-        _, states = jax.lax.scan(body, history, jnp.swapaxes(forcings, 0, 1))
+        _, (states, statistics) = jax.lax.scan(body, history, jnp.swapaxes(forcings, 0, 1))
+        if self._gathers_statistics():
+            nnx.update(self, jax.tree.map(lambda steps: jnp.mean(steps, axis=0), statistics))
         return jnp.swapaxes(states, 0, 1)
+
+    def _gathers_statistics(self) -> bool:
+        norms = (module for _, module in nnx.iter_modules(self) if isinstance(module, SpectralBatchNorm))
+        return any(not norm.use_running_average for norm in norms)
 
 
 def _to_nodal_layout(fields: jax.Array) -> jax.Array:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from model.harmonics import Transform
-from model.layers import Features, ResidualBlock, ZonalFilter, to_modal, to_nodal, truncate, zero_pad
+from model.layers import Decoder, Encoder, Features, ResidualBlock, ZonalFilter, truncate, zero_pad
 from transforms.grids import Grid
 
 __all__ = ["Level", "NetworkConfig", "SphericalUNet"]
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,19 @@ class NetworkConfig:
             of two features are analysed exactly).
         filter_knots: see `model.layers.ZonalFilter`.
         nonlinearity: see `model.layers.PointwiseNonlinearity`.
-        normalise: whether residual blocks start with a spectral normalisation.
+        normalisation: what residual blocks start with: ``sample``, ``batch`` or ``none``; see `model.normalisation`.
+        mirror_symmetric: commute with reflections too; see `model.layers.ZonalFilter`.
+        precision: of the residual branches, ``float32`` or ``bfloat16`` (products accumulate in float32). Parameters,
+            heads, pooling and what the branches are added to are float32.
     """
 
     levels: tuple[Level, ...]
     hidden_grid: str = "linear"
     filter_knots: int | None = None
     nonlinearity: str = "phase_collapse"
-    normalise: bool = True
+    normalisation: str = "sample"
+    mirror_symmetric: bool = False
+    precision: str = "float32"
 
 
 class SphericalUNet(nnx.Module):
@@ -60,6 +70,7 @@ class SphericalUNet(nnx.Module):
         in_vectors: int,
         out_scalars: int,
         out_vectors: int,
+        mesh: Mesh | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         """Build the network.
@@ -67,46 +78,61 @@ class SphericalUNet(nnx.Module):
         Args:
             grid: grid of inputs and outputs.
             in_scalars, in_vectors, out_scalars, out_vectors: channel counts.
+            mesh: devices to share the work; see `model.harmonics.Transform`. Hidden grids get as many latitudes as its
+                devices divide, so results are those of one device where they divide the band limits.
 
         Raises:
-            ValueError: the grid does not determine the finest level's degrees, or band limits do not decrease.
+            ValueError: the grid does not determine the finest level's degrees, band limits do not decrease, or an option
+                is not known.
         """
+        if config.precision not in _DTYPES:
+            raise ValueError(f"precision: got {config.precision!r}, expected one of {', '.join(_DTYPES)}")
         limits = [level.band_limit for level in config.levels]
         if limits != sorted(set(limits), reverse=True):
             raise ValueError(f"levels: expected band limits that decrease, got {limits}")
-        self.in_scalars, self.in_vectors, self.out_scalars = in_scalars, in_vectors, out_scalars
-        first, knots = config.levels[0], config.filter_knots
-        self.scalars = [level.scalars for level in config.levels]
-        self.data_transform = Transform(grid, first.band_limit)
+        first = config.levels[0]
+        data_transform = Transform(grid, first.band_limit, mesh=mesh)
+        self.shards = data_transform.shards
+        # Once up and once down, but once at the coarsest level.
+        blocks_in_all = 2 * sum(level.blocks for level in config.levels) - config.levels[-1].blocks
 
         def features(level: Level) -> Features:
             return Features(level.scalars, level.vectors)
 
-        def knots_of(level: Level) -> int | None:
+        def options(level: Level) -> dict:
             # A level coarser than the knots has one matrix per degree.
-            return None if knots is None or knots >= level.band_limit else knots
+            knots = config.filter_knots
+            knots = None if knots is None or knots >= level.band_limit else knots
+            return {"knots": knots, "mirror_symmetric": config.mirror_symmetric, "rngs": rngs}
 
         def linear(level: Level, inputs: Features, outputs: Features, scale: float = 1.0) -> ZonalFilter:
-            return ZonalFilter(level.band_limit, inputs, outputs, scale=scale, knots=knots_of(level), rngs=rngs)
+            return ZonalFilter(level.band_limit, inputs, outputs, scale=scale, mesh=mesh, **options(level))
 
         def blocks(level: Level, transform: Transform) -> nnx.List:
             return nnx.List(
                 ResidualBlock(
                     transform,
-                    level.scalars,
-                    level.vectors,
+                    *features(level),
                     nonlinearity=config.nonlinearity,
-                    knots=knots_of(level),
-                    normalise=config.normalise,
-                    rngs=rngs,
+                    normalisation=config.normalisation,
+                    # All branches together add no more than the variance that enters the first.
+                    scale=min(0.3, 1 / math.sqrt(2 * blocks_in_all)),
+                    **options(level),
                 )
                 for _ in range(level.blocks)
             )
 
-        self.encoder = linear(first, Features(in_scalars, in_vectors), features(first))
-        self.decoder = linear(first, features(first), Features(out_scalars, out_vectors), scale=0.0)
+        self.encoder = Encoder(data_transform, Features(in_scalars, in_vectors), features(first), **options(first))
+        outputs = Features(out_scalars, out_vectors)
+        self.decoder = Decoder(data_transform, features(first), outputs, scale=0.0, **options(first))
         hidden = [
-            Transform(_hidden_grid(level.band_limit, config.hidden_grid), level.band_limit) for level in config.levels
+            Transform(
+                _hidden_grid(level.band_limit, config.hidden_grid, self.shards),
+                level.band_limit,
+                dtype=_DTYPES[config.precision],
+                mesh=mesh,
+            )
+            for level in config.levels
         ]
         self.down = nnx.List(blocks(level, transform) for level, transform in zip(config.levels, hidden, strict=True))
         finer = list(zip(config.levels[:-1], hidden[:-1], strict=True))
@@ -128,29 +154,26 @@ class SphericalUNet(nnx.Module):
         Raises:
             ValueError: channel counts differ from those the network was built for.
         """
-        got = (scalars.shape[-1], u.shape[-1], v.shape[-1])
-        expected = (self.in_scalars, self.in_vectors, self.in_vectors)
-        if got != expected:
-            raise ValueError(f"channels of (scalars, u, v): got {got}, expected {expected}")
-        modal = self.encoder(to_modal(self.data_transform, scalars, u, v))
+        modal = self.encoder(scalars, u, v)
         skips = []
         for index, blocks in enumerate(self.down):
             if index > 0:
                 skips.append(modal)
                 band_limit = blocks[0].transform.band_limit
-                modal = self.pool[index - 1](truncate(modal, band_limit))
+                modal = self.pool[index - 1](truncate(modal, band_limit, shards=self.shards))
             for block in blocks:
                 modal = block(modal)
         for index in reversed(range(len(self.up))):
             skip = skips[index]
-            modal = skip + zero_pad(self.unpool[index](modal), skip.shape[1])
+            modal = skip + zero_pad(self.unpool[index](modal), skip.shape[2], shards=self.shards)
             for block in self.up[index]:
                 modal = block(modal)
-        return to_nodal(self.data_transform, self.decoder(modal), self.out_scalars)
+        return self.decoder(modal)
 
 
-def _hidden_grid(band_limit: int, kind: str) -> Grid:
+def _hidden_grid(band_limit: int, kind: str, shards: int) -> Grid:
     if kind not in ("linear", "dealiased"):
         raise ValueError(f"hidden_grid: got {kind!r}, expected 'linear' or 'dealiased'")
     nlat = band_limit if kind == "linear" else (3 * band_limit + 1) // 2
-    return Grid.gaussian(nlat + nlat % 2)
+    step = math.lcm(2, shards)
+    return Grid.gaussian(-(-nlat // step) * step)

@@ -47,12 +47,14 @@ class TrainState(NamedTuple):
         params: parameters of the network.
         opt_state: state of the optimiser, new for every stage of the curriculum.
         ema: exponential moving average of `params`, what forecasts use.
+        statistics: running averages of batch normalisations; empty without them.
         update: number of updates made over all stages.
     """
 
     params: nnx.State
     opt_state: Any
     ema: nnx.State
+    statistics: nnx.State
     update: jax.Array
 
 
@@ -91,7 +93,11 @@ class Trainer:
             schedule: learning rate by number of updates made in this stage.
             ema_decay: of the moving average; 0 makes it equal to the parameters.
         """
-        self._graph, _, self._constants = nnx.split(model, nnx.Param, ...)
+        model = nnx.merge(*nnx.split(model))
+        model.eval()
+        self._graph, _, self._statistics, self._constants = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        model.train()
+        self._training_graph = nnx.graphdef(model)
         self._weights = weights
         self._ema_decay = ema_decay
         # Gains and biases (one axis) are not decayed: they set scales, they do not fit noise.
@@ -105,13 +111,14 @@ class Trainer:
             ),
         )
         self._update = jax.jit(self._update_step, donate_argnums=0, compiler_options=_compiler_options())
-        self._loss = jax.jit(self._loss_of, compiler_options=_compiler_options())
+        self._loss = jax.jit(self._validation_loss, compiler_options=_compiler_options())
 
     def init(self, params: nnx.State) -> TrainState:
         """Return the state at the start of training."""
         # Updates donate their buffers, so neither the caller's arrays nor each other's may be shared.
         params, ema = (jax.tree.map(jnp.copy, params) for _ in range(2))
-        return TrainState(params, self._optimizer.init(params), ema, jnp.zeros((), jnp.int32))
+        statistics = jax.tree.map(jnp.copy, self._statistics)
+        return TrainState(params, self._optimizer.init(params), ema, statistics, jnp.zeros((), jnp.int32))
 
     def restart(self, state: TrainState) -> TrainState:
         """Return `state` with a new optimiser state, as at the start of a later stage."""
@@ -121,17 +128,28 @@ class Trainer:
         """Return the state after one update, with the loss and the gradient's norm. `state` is consumed."""
         return self._update(state, batch, self._constants, self._weights)
 
-    def loss(self, params: nnx.State, batch: Batch) -> jax.Array:
-        """Return the loss of `params` on a batch."""
-        return self._loss(params, batch, self._constants, self._weights)
+    def loss(self, params: nnx.State, statistics: nnx.State, batch: Batch) -> jax.Array:
+        """Return the loss of `params` on a batch, normalised by running averages where the network has them."""
+        return self._loss(params, statistics, batch, self._constants, self._weights)
 
-    def _loss_of(self, params: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights) -> jax.Array:
-        return rollout_loss(nnx.merge(self._graph, params, constants), batch, weights)
+    def _validation_loss(
+        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+    ) -> jax.Array:
+        return rollout_loss(nnx.merge(self._graph, params, statistics, constants), batch, weights)
+
+    def _training_loss(
+        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+    ) -> tuple[jax.Array, nnx.State]:
+        model = nnx.merge(self._training_graph, params, statistics, constants, copy=True)
+        loss = rollout_loss(model, batch, weights)
+        return loss, nnx.state(model, nnx.BatchStat)
 
     def _update_step(
         self, state: TrainState, batch: Batch, constants: nnx.State, weights: LossWeights
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, gradient = jax.value_and_grad(self._loss_of)(state.params, batch, constants, weights)
+        (loss, statistics), gradient = jax.value_and_grad(self._training_loss, has_aux=True)(
+            state.params, state.statistics, batch, constants, weights
+        )
         change, opt_state = self._optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
         update = state.update + 1
@@ -140,7 +158,7 @@ class Trainer:
         decay = jnp.where(self._ema_decay == 0.0, 0.0, decay)
         ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, params)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(params, opt_state, ema, update), metrics
+        return TrainState(params, opt_state, ema, statistics, update), metrics
 
 
 def loss_weights(latitude_weights: np.ndarray, channel_weights: np.ndarray) -> LossWeights:

@@ -57,7 +57,9 @@ class ForecasterSpec:
             hidden_grid=self.model.hidden_grid,
             filter_knots=self.model.filter_knots,
             nonlinearity=self.model.nonlinearity,
-            normalise=self.model.normalisation == "rms",
+            normalisation=self.model.normalisation,
+            mirror_symmetric=self.model.mirror_symmetric,
+            precision=self.model.precision,
         )
         return Forecaster(
             network,
@@ -134,13 +136,14 @@ class CheckpointStore:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         return TrainState(**self._manager.restore(update, args=items)["state"])
 
-    def restore_average(self, like: nnx.State) -> nnx.State:
-        """Return the latest averaged parameters, placed as `like` is."""
-        abstract = {"ema": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
+    def restore_average(self, like: nnx.State, statistics: nnx.State) -> tuple[nnx.State, nnx.State]:
+        """Return the latest averaged parameters and statistics of normalisations, placed as those given are."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"ema": like, "statistics": statistics})
         arguments = ocp.args.PyTreeRestore(
             abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
         )
-        return self._manager.restore(self.latest(), args=ocp.args.Composite(state=arguments))["state"]["ema"]
+        restored = self._manager.restore(self.latest(), args=ocp.args.Composite(state=arguments))["state"]
+        return restored["ema"], restored["statistics"]
 
     def close(self) -> None:
         """Wait until everything is on disk."""
@@ -149,7 +152,7 @@ class CheckpointStore:
 
 
 def load_forecaster(checkpoints: Path) -> tuple[Forecaster, ForecasterSpec]:
-    """Return the trained forecaster (its averaged parameters) and its specification.
+    """Return the trained forecaster (its averaged parameters, in inference mode) and its specification.
 
     Raises:
         InputError: no published checkpoint is there.
@@ -158,6 +161,8 @@ def load_forecaster(checkpoints: Path) -> tuple[Forecaster, ForecasterSpec]:
     spec = ForecasterSpec.load(checkpoints)
     forecaster = spec.build()
     store = CheckpointStore(checkpoints)
-    nnx.update(forecaster, store.restore_average(nnx.state(forecaster, nnx.Param)))
+    trained = store.restore_average(nnx.state(forecaster, nnx.Param), nnx.state(forecaster, nnx.BatchStat))
+    nnx.update(forecaster, *trained)
+    forecaster.eval()
     store.close()
     return forecaster, spec

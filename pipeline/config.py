@@ -169,7 +169,11 @@ class ModelConfig(Section):
     )
     filter_knots: PositiveInt | None = Field(None, description="knots of a localised filter; null: one per degree")
     nonlinearity: Literal["phase_collapse", "gelu"] = "phase_collapse"
-    normalisation: Literal["rms", "none"] = Field("rms", description="spectral normalisation before each block")
+    normalisation: Literal["sample", "batch", "none"] = Field(
+        "sample", description="spectral normalisation before each block: by each sample's power, the batch's, or none"
+    )
+    mirror_symmetric: bool = Field(False, description="filters that commute with reflections too: no Coriolis force")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products within residual blocks")
     standardisation: Literal["unified", "per_level"] = Field(
         "unified", description="share one standard deviation over a variable's levels, or one for each level"
     )

@@ -194,7 +194,7 @@ class _Curriculum:
         steps = self.settings.stages[index].steps
         held_out = self.windows("validation", steps)
         losses = [
-            float(trainer.loss(state.ema, Batch(*batch)))
+            float(trainer.loss(state.ema, state.statistics, Batch(*batch)))
             for batch in fixed_batches(held_out, self.settings.batch_size, self.settings.validation_windows)
         ]
         if losses:

@@ -94,7 +94,7 @@ def test_pooling_is_a_projection():
 @pytest.mark.parametrize("kind", ["phase_collapse", "gelu"])
 def test_block_commutes_with_rotations_on_a_dealiased_grid(kind):
     transform = Transform(Grid.gaussian(16), BAND_LIMIT)
-    block = ResidualBlock(transform, SCALARS, VECTORS, nonlinearity=kind, knots=None, normalise=True, rngs=nnx.Rngs(0))
+    block = ResidualBlock(transform, SCALARS, VECTORS, nonlinearity=kind, knots=None, rngs=nnx.Rngs(0))
     assert max(equivariance_error(block, seed) for seed in (1, 2, 3)) < 1e-2
 
 
@@ -125,7 +125,7 @@ def test_variance_is_kept_through_many_blocks():
     power = [float(jnp.sum(features**2))]
     for seed in range(20):
         block = ResidualBlock(
-            transform, scalars, vectors, nonlinearity="phase_collapse", knots=None, normalise=True, rngs=nnx.Rngs(seed)
+            transform, scalars, vectors, nonlinearity="phase_collapse", knots=None, rngs=nnx.Rngs(seed)
         )
         features = block(features)
         power.append(float(jnp.sum(features**2)))

@@ -54,12 +54,12 @@ def test_loss_of_persistence_by_hand(model):
 def test_learning_lowers_the_loss_and_average_follows(model):
     trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 60, 0.05), **OPTIONS)
     state, batch = trainer.init(nnx.state(model, nnx.Param)), waves(1)
-    first = float(trainer.loss(state.params, batch))
+    first = float(trainer.loss(state.params, state.statistics, batch))
     for _ in range(60):
         state, metrics = trainer.update(state, batch)
     assert int(state.update) == 60
     assert float(metrics["loss"]) < 0.05 * first
-    assert float(trainer.loss(state.ema, batch)) < 0.1 * first
+    assert float(trainer.loss(state.ema, state.statistics, batch)) < 0.1 * first
 
 
 def test_average_is_the_recursion(model):

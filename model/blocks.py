@@ -1,0 +1,202 @@
+"""What meets the grid: the pointwise nonlinearity, the residual block around it, and the heads that read and write fields.
+
+Nodal features are three arrays (longitude, latitude, batch, channel): scalars, and the components u and v of vectors. The
+layout of modal features is that of `model.filters`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from model.filters import Features, ZonalFilter
+from model.harmonics import Transform
+from model.normalisation import NORMALISATIONS, SpectralBatchNorm, SpectralNorm
+from model.sharding import NODAL, WHOLE, on_shards
+
+__all__ = ["Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
+
+_EPSILON = 1e-6
+
+
+def to_nodal(transform: Transform, modal: jax.Array, scalars: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Evaluate modal features on the transform's grid.
+
+    Args:
+        modal: (part, m, l, batch, scalars + 2 * vectors).
+        scalars: how many of the channels are scalars.
+
+    Returns:
+        (scalars, u, v), each (longitude, latitude, batch, channel).
+    """
+    features = Features(scalars, (modal.shape[-1] - scalars) // 2)
+    features.check(modal)
+    scalar, divergent, rotational = jnp.split(modal, (scalars, scalars + features.vectors), axis=-1)
+    return (transform.scalars_to_nodal(scalar), *transform.vectors_to_nodal(divergent, rotational))
+
+
+def to_modal(transform: Transform, scalars: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+    """Analyse nodal features; the inverse of `to_nodal` for band-limited ones."""
+    parts = [transform.scalars_to_modal(scalars), *transform.vectors_to_modal(u, v)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+class PointwiseNonlinearity(nnx.Module):
+    """Pointwise nonlinearity on nodal features.
+
+    Scalars take part in the phase collapse ``s <- W1 s + W2 |x| + b`` (Esteves et al. 2023, eq. 8; Guth et al. 2021),
+    x being all scalars and vectors, or pass ``gelu(W1 s + W2 |v| + b)``. Vectors keep their direction and are scaled by
+    a sigmoid gate of the new scalars.
+    """
+
+    def __init__(
+        self,
+        scalars: int,
+        vectors: int,
+        *,
+        kind: str,
+        dtype: Any = jnp.float32,
+        mesh: Mesh | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Initialise matrices with variance one over the number of incoming channels, and offsets with zero.
+
+        Args:
+            kind: ``phase_collapse`` or ``gelu``.
+            dtype: of the computation, whose products accumulate in float32; parameters are float32.
+            mesh: that of the transforms around the nonlinearity.
+        """
+        if kind not in ("phase_collapse", "gelu"):
+            raise ValueError(f"nonlinearity: got {kind!r}, expected 'phase_collapse' or 'gelu'")
+        self.kind, self.mesh = kind, mesh
+        moduli = scalars + vectors if kind == "phase_collapse" else vectors
+        options = {"dtype": dtype, "precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
+        self.mix = nnx.Linear(scalars + moduli, scalars, **options, rngs=rngs)
+        self.gate = nnx.Linear(scalars, vectors, **options, rngs=rngs)
+
+    def __call__(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Map nodal (scalars, u, v), each (longitude, latitude, batch, channel), to arrays of the same shapes."""
+        graph, parameters = nnx.split(self)
+
+        def apply(parameters: nnx.State, *fields: jax.Array) -> tuple[jax.Array, ...]:
+            return nnx.merge(graph, parameters)._apply(*fields)
+
+        return on_shards(apply, self.mesh, (WHOLE, NODAL, NODAL, NODAL), NODAL)(parameters, scalars, u, v)
+
+    def _apply(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # The square root is smooth at zero, and so is the length of the vector there.
+        length = jnp.sqrt(u**2 + v**2 + _EPSILON)
+        if self.kind == "phase_collapse":
+            scalars = _at_points(self.mix, jnp.concatenate([scalars, jnp.abs(scalars), length], axis=-1))
+        else:
+            scalars = jax.nn.gelu(_at_points(self.mix, jnp.concatenate([scalars, length], axis=-1)))
+        gate = jax.nn.sigmoid(_at_points(self.gate, scalars))
+        return scalars, u * gate, v * gate
+
+
+def _at_points(layer: nnx.Linear, field: jax.Array) -> jax.Array:
+    """Apply a matrix at every point; points are one axis, so that its gradient is a plain matrix product too."""
+    rows = field.reshape(math.prod(field.shape[:-1]), field.shape[-1])
+    return layer(rows).astype(layer.dtype).reshape(*field.shape[:-1], layer.out_features)
+
+
+class ResidualBlock(nnx.Module):
+    """Norm, filter, nonlinearity on the hidden grid, filter, added to the input: all between coefficients.
+
+    The input is carried and added in float32; the branch computes in the transform's dtype.
+    """
+
+    def __init__(
+        self,
+        transform: Transform,
+        scalars: int,
+        vectors: int,
+        *,
+        nonlinearity: str = "phase_collapse",
+        knots: int | None = None,
+        normalisation: str = "sample",
+        mirror_symmetric: bool = False,
+        scale: float = 0.3,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Build the block.
+
+        Args:
+            transform: between the band limit and the hidden grid.
+            scalars, vectors: features of input and output.
+            nonlinearity: see `PointwiseNonlinearity`.
+            knots, mirror_symmetric: see `model.filters.ZonalFilter`.
+            normalisation: of the branch's input: ``sample``, ``batch`` or ``none``; see `model.normalisation`.
+            scale: of the branch at the start. A small one keeps the variance through many blocks, and first rollouts
+                finite: N blocks multiply the variance by less than ``1 + 2 N scale**2``.
+        """
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation: got {normalisation!r}, expected one of {', '.join(NORMALISATIONS)}")
+        features = Features(scalars, vectors)
+        self.features, self.transform = features, transform
+        norms = {"sample": SpectralNorm, "batch": SpectralBatchNorm}
+        self.norm = norms[normalisation](scalars, vectors) if normalisation in norms else nnx.data(None)
+        options = {"knots": knots, "mirror_symmetric": mirror_symmetric, "rngs": rngs}
+        options |= {"dtype": transform.dtype, "mesh": transform.mesh}
+        self.filter_in = ZonalFilter(transform.band_limit, features, features, **options)
+        self.nonlinearity = PointwiseNonlinearity(
+            scalars, vectors, kind=nonlinearity, dtype=transform.dtype, mesh=transform.mesh, rngs=rngs
+        )
+        self.filter_out = ZonalFilter(transform.band_limit, features, features, scale=scale, **options)
+
+    def __call__(self, modal: jax.Array) -> jax.Array:
+        """Map (part, m, l, batch, scalars + 2 * vectors) to the same shape."""
+        hidden = modal if self.norm is None else self.norm(modal)
+        nodal = to_nodal(self.transform, self.filter_in(hidden), self.features.scalars)
+        branch = self.filter_out(to_modal(self.transform, *self.nonlinearity(*nodal)))
+        return modal + branch.astype(modal.dtype)
+
+
+class Encoder(nnx.Module):
+    """Input head: fields on a grid to hidden modal features, by the transform of the grid and a filter, in float32."""
+
+    def __init__(self, transform: Transform, inputs: Features, outputs: Features, **options: Any) -> None:
+        """Build the head; `options` are those of `model.filters.ZonalFilter`."""
+        self.inputs, self.transform = inputs, transform
+        self.filter = ZonalFilter(transform.band_limit, inputs, outputs, mesh=transform.mesh, **options)
+
+    def __call__(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+        """Encode nodal fields.
+
+        Args:
+            scalars: (longitude, latitude, batch, input scalars).
+            u, v: eastward and northward components, (longitude, latitude, batch, input vectors).
+
+        Returns:
+            (part, m, l, batch, outputs.channels).
+
+        Raises:
+            ValueError: channel counts differ from `inputs`.
+        """
+        got = {"scalars": scalars.shape[-1], "u": u.shape[-1], "v": v.shape[-1]}
+        expected = {"scalars": self.inputs.scalars, "u": self.inputs.vectors, "v": self.inputs.vectors}
+        wrong = [f"{name}: got {got[name]}, expected {expected[name]}" for name in got if got[name] != expected[name]]
+        if wrong:
+            raise ValueError(
+                f"channels of {'; '.join(wrong)}. Components of vectors enter as u and v, one channel of each a vector, "
+                "and never among the scalars"
+            )
+        return self.filter(to_modal(self.transform, scalars, u, v))
+
+
+class Decoder(nnx.Module):
+    """Output head: hidden modal features to fields on a grid, by a filter and the transform of the grid, in float32."""
+
+    def __init__(self, transform: Transform, inputs: Features, outputs: Features, **options: Any) -> None:
+        """Build the head; `options` are those of `model.filters.ZonalFilter`."""
+        self.outputs, self.transform = outputs, transform
+        self.filter = ZonalFilter(transform.band_limit, inputs, outputs, mesh=transform.mesh, **options)
+
+    def __call__(self, modal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Decode (part, m, l, batch, inputs.channels) to (scalars, u, v), each (longitude, latitude, batch, channel)."""
+        return to_nodal(self.transform, self.filter(modal), self.outputs.scalars)
