@@ -54,6 +54,50 @@ class _Constants(NamedTuple):
     weights: jax.Array
 
 
+class _Geometry(NamedTuple):
+    """The part of a transform that programs are compiled for."""
+
+    fourier: nnx.GraphDef
+    latitudes: LegendreTransform
+    mesh: Mesh | None
+
+    # Latitude is the second axis of nodal arrays, m the second of modal ones and the first of tables. Batches are split
+    # here too: left to the compiler, they would be gathered around every all-to-all.
+
+    @property
+    def nodal(self) -> PartitionSpec:
+        return PartitionSpec(None, SPHERE_AXIS, self._data)
+
+    @property
+    def modal(self) -> PartitionSpec:
+        return PartitionSpec(None, SPHERE_AXIS, None, self._data)
+
+    @property
+    def _data(self) -> str | None:
+        return DATA_AXIS if self.mesh is not None and DATA_AXIS in self.mesh.shape else None
+
+    def on_shards(self, function: Callable, inputs: PartitionSpec, outputs: PartitionSpec) -> Callable:
+        """Run `function(constants, fields)` on every shard, where there are several."""
+        if self.mesh is None:
+            return function
+        constants = _Constants(PartitionSpec(), PartitionSpec(SPHERE_AXIS), PartitionSpec())
+        return jax.shard_map(function, mesh=self.mesh, in_specs=(constants, inputs), out_specs=outputs)
+
+    def to_orders(self, waves: list[Waves]) -> list[Waves]:
+        """Exchange a shard's latitudes of all orders for its orders on all latitudes."""
+        return self._exchange(waves, split_axis=1, concat_axis=2)
+
+    def to_rows(self, waves: list[Waves]) -> list[Waves]:
+        """Exchange a shard's orders on all latitudes for its latitudes of all orders."""
+        return self._exchange(waves, split_axis=2, concat_axis=1)
+
+    def _exchange(self, waves: list[Waves], **axes: int) -> list[Waves]:
+        if self.mesh is None:
+            return waves
+        exchange = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, tiled=True, **axes)
+        return [Waves(*exchange(jnp.stack(group))) for group in waves]
+
+
 class Transform(nnx.Module):
     """The transform pair between one grid and one band limit.
 
@@ -225,11 +269,16 @@ class Transform(nnx.Module):
 
     def _evaluate(self, *modal: jax.Array) -> tuple[jax.Array, ...]:
         constants = self._constants(self.tables, jnp.ones_like(self.weights[...]))
-        return _linear_map(*self._pair(), constants, tuple(field.astype(self.dtype) for field in modal))
+        fields = tuple(field.astype(self.dtype) for field in modal)
+        return _linear_map(_evaluate, _project, self._geometry(), constants, fields)
 
     def _analyse(self, *nodal: jax.Array) -> tuple[jax.Array, ...]:
         constants = self._constants(self.analysis_tables or self.tables, self.weights[...])
-        return _linear_map(*self._pair()[::-1], constants, tuple(field.astype(self.dtype) for field in nodal))
+        fields = tuple(field.astype(self.dtype) for field in nodal)
+        return _linear_map(_project, _evaluate, self._geometry(), constants, fields)
+
+    def _geometry(self) -> _Geometry:
+        return _Geometry(nnx.graphdef(self.fourier), self.latitudes, self.mesh if self.shards > 1 else None)
 
     def _constants(self, tables: nnx.List, weights: jax.Array) -> _Constants:
         def block(tables: nnx.Dict) -> BlockTables:
@@ -238,54 +287,6 @@ class Transform(nnx.Module):
             return BlockTables(*functions, arrays["sign"])
 
         return _Constants(nnx.split(self.fourier)[1], [[block(b) for b in group] for group in tables], weights)
-
-    def _pair(self) -> tuple[Callable, Callable]:
-        """Return evaluation and weighted projection, transposes of each other, as functions of constants and fields.
-
-        Both take one field for scalars and two for vectors.
-        """
-        graph, latitudes = nnx.graphdef(self.fourier), self.latitudes
-
-        def evaluate(constants: _Constants, modal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            fourier = nnx.merge(graph, constants.fourier)
-            if len(modal) == 1:
-                components = (latitudes.evaluate_scalars(constants.tables, constants.weights, *modal),)
-            else:
-                components = latitudes.evaluate_vectors(constants.tables, constants.weights, *modal)
-            return tuple(fourier.evaluate(self._to_rows(waves)) for waves in components)
-
-        def project(constants: _Constants, nodal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            fourier = nnx.merge(graph, constants.fourier)
-            components = [self._to_orders(fourier.project(field)) for field in nodal]
-            if len(nodal) == 1:
-                return (latitudes.project_scalars(constants.tables, constants.weights, *components),)
-            return latitudes.project_vectors(constants.tables, constants.weights, *components)
-
-        if self.shards == 1:
-            return evaluate, project
-        # Batches are split here too: left to the compiler, they would be gathered around every all-to-all.
-        data = DATA_AXIS if DATA_AXIS in self.mesh.shape else None
-        nodal, modal = PartitionSpec(None, SPHERE_AXIS, data), PartitionSpec(None, SPHERE_AXIS, None, data)
-        constants = _Constants(PartitionSpec(), PartitionSpec(SPHERE_AXIS), PartitionSpec())
-        on_shards = partial(jax.shard_map, mesh=self.mesh)
-        return (
-            on_shards(evaluate, in_specs=(constants, modal), out_specs=nodal),
-            on_shards(project, in_specs=(constants, nodal), out_specs=modal),
-        )
-
-    def _to_orders(self, waves: list[Waves]) -> list[Waves]:
-        """Exchange a shard's latitudes of all orders for its orders on all latitudes."""
-        if self.shards == 1:
-            return waves
-        exchange = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, split_axis=1, concat_axis=2, tiled=True)
-        return [Waves(*exchange(jnp.stack(group))) for group in waves]
-
-    def _to_rows(self, waves: list[Waves]) -> list[Waves]:
-        """Exchange a shard's orders on all latitudes for its latitudes of all orders."""
-        if self.shards == 1:
-            return waves
-        exchange = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, split_axis=2, concat_axis=1, tiled=True)
-        return [Waves(*exchange(jnp.stack(group))) for group in waves]
 
     def _check_modal(self, **arrays: jax.Array) -> None:
         self._check("(part, m, l, batch, channel)", (2, self.orders.size, self.band_limit), arrays)
@@ -311,17 +312,52 @@ class Transform(nnx.Module):
                 raise ValueError(f"{' and '.join(shapes)}: got shapes {shapes}, expected the same for both")
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _linear_map(function: Callable, transpose: Callable, constants: _Constants, fields: tuple) -> tuple:
-    """Return ``function(constants, fields)``, linear in the fields, with a known transpose.
+@partial(jax.jit, static_argnums=0)
+def _evaluate(geometry: _Geometry, constants: _Constants, modal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Evaluate one modal array as scalars, or two as vectors, and weight the rows."""
+
+    def evaluate(constants: _Constants, modal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        fourier, latitudes = nnx.merge(geometry.fourier, constants.fourier), geometry.latitudes
+        if len(modal) == 1:
+            components = (latitudes.evaluate_scalars(constants.tables, constants.weights, *modal),)
+        else:
+            components = latitudes.evaluate_vectors(constants.tables, constants.weights, *modal)
+        return tuple(fourier.evaluate(geometry.to_rows(waves)) for waves in components)
+
+    return geometry.on_shards(evaluate, geometry.modal, geometry.nodal)(constants, modal)
+
+
+@partial(jax.jit, static_argnums=0)
+def _project(geometry: _Geometry, constants: _Constants, nodal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Sum weighted rows against every function; the transpose of `_evaluate`."""
+
+    def project(constants: _Constants, nodal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        fourier, latitudes = nnx.merge(geometry.fourier, constants.fourier), geometry.latitudes
+        components = [geometry.to_orders(fourier.project(field)) for field in nodal]
+        if len(nodal) == 1:
+            return (latitudes.project_scalars(constants.tables, constants.weights, *components),)
+        return latitudes.project_vectors(constants.tables, constants.weights, *components)
+
+    return geometry.on_shards(project, geometry.nodal, geometry.modal)(constants, nodal)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _linear_map(
+    function: Callable, transpose: Callable, geometry: _Geometry, constants: _Constants, fields: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    """Return ``function(geometry, constants, fields)``, linear in the fields, with a known transpose.
 
     Left to itself, differentiation in reverse transposes product by product, in layouts that cost three times as much.
     """
-    return function(constants, fields)
+    return function(geometry, constants, fields)
 
 
 @_linear_map.defjvp
-def _linear_map_jvp(function: Callable, transpose: Callable, primals: tuple, tangents: tuple) -> tuple:
+def _linear_map_jvp(
+    function: Callable, transpose: Callable, geometry: _Geometry, primals: tuple, tangents: tuple
+) -> tuple:
     (constants, fields), (_, tangents) = primals, tangents
-    derivative = jax.custom_derivatives.linear_call(function, transpose, constants, tangents)
-    return _linear_map(function, transpose, constants, fields), derivative
+    derivative = jax.custom_derivatives.linear_call(
+        partial(function, geometry), partial(transpose, geometry), constants, tangents
+    )
+    return _linear_map(function, transpose, geometry, constants, fields), derivative
