@@ -47,6 +47,11 @@ def forecaster(*, statics: int = 0, forcings: int = 0, input_steps: int = 1, **o
     return randomised(model, 1)
 
 
+def run(model: Forecaster, method: str, *arguments):
+    """Call a method as one compiled program: operation by operation it takes ten times as long."""
+    return nnx.jit(lambda model, *arguments: getattr(model, method)(*arguments))(model, *arguments)
+
+
 def random_states(seed: int, *leading: int) -> jnp.ndarray:
     return jnp.asarray(np.random.default_rng(seed).normal(size=(*leading, 4, *GRID.shape)), jnp.float32)
 
@@ -54,8 +59,8 @@ def random_states(seed: int, *leading: int) -> jnp.ndarray:
 def test_commutes_with_rotation_about_the_poles():
     model = forecaster()
     history, forcing = random_states(2, 2, 1), jnp.zeros((2, 0, *GRID.shape))
-    tendency = model.normalised_tendency(history, forcing)
-    turned = model.normalised_tendency(jnp.roll(history, 4, axis=-1), forcing)
+    tendency = run(model, "normalised_tendency", history, forcing)
+    turned = run(model, "normalised_tendency", jnp.roll(history, 4, axis=-1), forcing)
     difference = jnp.linalg.norm((turned - jnp.roll(tendency, 4, axis=-1)).ravel())
     assert float(difference / jnp.linalg.norm(tendency.ravel())) < 1e-5
 
@@ -63,8 +68,10 @@ def test_commutes_with_rotation_about_the_poles():
 def test_statics_and_forcings_tell_longitudes_apart():
     model = forecaster(statics=1, forcings=1)
     history, forcing = random_states(2, 1, 1), random_states(3, 1)[:, :1]
-    turned = model.normalised_tendency(jnp.roll(history, 4, axis=-1), forcing)
-    assert float(jnp.abs(turned - jnp.roll(model.normalised_tendency(history, forcing), 4, axis=-1)).max()) > 1e-2
+    turned = run(model, "normalised_tendency", jnp.roll(history, 4, axis=-1), forcing)
+    assert (
+        float(jnp.abs(turned - jnp.roll(run(model, "normalised_tendency", history, forcing), 4, axis=-1)).max()) > 1e-2
+    )
 
 
 def test_starts_as_persistence():
@@ -78,7 +85,7 @@ def test_starts_as_persistence():
         rngs=nnx.Rngs(0),
     )
     history = random_states(4, 2, 1)
-    np.testing.assert_array_equal(model.step(history, jnp.zeros((2, 0, *GRID.shape))), history[:, 0])
+    np.testing.assert_array_equal(run(model, "step", history, jnp.zeros((2, 0, *GRID.shape))), history[:, 0])
 
 
 @pytest.mark.parametrize("input_steps", [1, 2])
@@ -86,10 +93,10 @@ def test_starts_as_persistence():
 def test_rollout_is_repeated_steps(input_steps, remat):
     model = forecaster(forcings=1, input_steps=input_steps, remat=remat)
     history, forcings = random_states(5, 2, input_steps), random_states(6, 2, 3)[:, :, :1]
-    states = model.rollout(history, forcings)
+    states = run(model, "rollout", history, forcings)
     assert states.shape == (2, 3, 4, *GRID.shape)
     for lead in range(3):
-        following = model.step(history, forcings[:, lead])
+        following = run(model, "step", history, forcings[:, lead])
         np.testing.assert_allclose(states[:, lead], following, rtol=1e-4, atol=1e-4)
         history = jnp.concatenate([following[:, None], history[:, :-1]], axis=1)
 
@@ -97,16 +104,16 @@ def test_rollout_is_repeated_steps(input_steps, remat):
 def test_samples_do_not_mix():
     model = forecaster()
     history, forcing = random_states(7, 3, 1), jnp.zeros((3, 0, *GRID.shape))
-    alone = model.step(history[1:2], forcing[1:2])
-    np.testing.assert_allclose(model.step(history, forcing)[1:2], alone, rtol=1e-4, atol=1e-4)
+    alone = run(model, "step", history[1:2], forcing[1:2])
+    np.testing.assert_allclose(run(model, "step", history, forcing)[1:2], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_tendency_is_scaled_and_state_normalised():
     # Shifting a scalar by its mean and scaling by its spread must be the same as normalised units.
     model = forecaster()
     history, forcing = random_states(8, 1, 1), jnp.zeros((1, 0, *GRID.shape))
-    change = model.step(history, forcing) - history[:, 0]
-    expected = model.normalised_tendency(history, forcing) * jnp.array([0.5, 1.0, 1.0, 0.2])[:, None, None]
+    change = run(model, "step", history, forcing) - history[:, 0]
+    expected = run(model, "normalised_tendency", history, forcing) * jnp.array([0.5, 1.0, 1.0, 0.2])[:, None, None]
     np.testing.assert_allclose(change, expected, atol=1e-5)
 
 
@@ -131,7 +138,10 @@ def test_constants_that_break_equivariance_are_refused(key, value):
 def test_wrong_channels_are_refused():
     network = SphericalUNet(CONFIG, GRID, in_scalars=2, in_vectors=1, out_scalars=1, out_vectors=1, rngs=nnx.Rngs(0))
     field = jnp.zeros((32, 16, 1, 2))
-    with pytest.raises(ValueError, match="channels of u: got 2, expected 1; v: got 2, expected 1. Components of vectors enter as u and v"):
+    with pytest.raises(
+        ValueError,
+        match="channels of u: got 2, expected 1; v: got 2, expected 1. Components of vectors enter as u and v",
+    ):
         network(field, field, field)
 
 
@@ -187,6 +197,6 @@ def test_works_without_scalar_outputs_and_without_vectors():
         )
         randomised(model, 2)
         history = random_states(9, 1, 1)[:, :, :2]
-        following = model.step(history, random_states(10, 1)[:, :1])
+        following = run(model, "step", history, random_states(10, 1)[:, :1])
         assert bool(jnp.isfinite(following).all())
         assert float(jnp.abs(following - history[:, 0]).max()) > 1e-3
