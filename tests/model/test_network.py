@@ -140,7 +140,7 @@ def test_wrong_channels_are_refused():
     field = jnp.zeros((32, 16, 1, 2))
     with pytest.raises(
         ValueError,
-        match="channels of u: got 2, expected 1; v: got 2, expected 1\. Components of vectors enter as u and v",
+        match=r"channels of u: got 2, expected 1; v: got 2, expected 1\. Components of vectors enter as u and v",
     ):
         network(field, field, field)
 
