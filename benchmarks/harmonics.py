@@ -319,7 +319,7 @@ def _our_block(band_limit: int) -> dict[str, Callable[[], object]]:
         CHANNELS,
         nonlinearity="phase_collapse",
         knots=None,
-        normalise=True,
+        normalisation="sample",
         rngs=nnx.Rngs(0),
     )
     nodal = jax.random.normal(jax.random.key(0), (3, 2 * band_limit, band_limit, BATCH, CHANNELS))
