@@ -51,7 +51,7 @@ class PointwiseNonlinearity(nnx.Module):
 
     Scalars take part in the phase collapse ``s <- W1 s + W2 |x| + b`` (Esteves et al. 2023, eq. 8; Guth et al. 2021),
     x being all scalars and vectors, or pass ``gelu(W1 s + W2 |v| + b)``. Vectors keep their direction and are scaled by
-    a sigmoid gate of the new scalars.
+    a sigmoid gate of the new scalars, or of their lengths where there are no scalars.
     """
 
     def __init__(
@@ -76,8 +76,9 @@ class PointwiseNonlinearity(nnx.Module):
         self.kind, self.mesh = kind, mesh
         moduli = scalars + vectors if kind == "phase_collapse" else vectors
         options = {"dtype": dtype, "precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
-        self.mix = nnx.Linear(scalars + moduli, scalars, **options, rngs=rngs)
-        self.gate = nnx.Linear(scalars, vectors, **options, rngs=rngs)
+        # Without scalars the lengths of vectors gate them; without vectors there is nothing to gate.
+        self.mix = nnx.Linear(scalars + moduli, scalars, **options, rngs=rngs) if scalars else nnx.data(None)
+        self.gate = nnx.Linear(scalars or vectors, vectors, **options, rngs=rngs) if vectors else nnx.data(None)
 
     def __call__(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Map nodal (scalars, u, v), each (longitude, latitude, batch, channel), to arrays of the same shapes."""
@@ -91,11 +92,13 @@ class PointwiseNonlinearity(nnx.Module):
     def _apply(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         # The square root is smooth at zero, and so is the length of the vector there.
         length = jnp.sqrt(u**2 + v**2 + _EPSILON)
-        if self.kind == "phase_collapse":
+        if self.mix is not None and self.kind == "phase_collapse":
             scalars = _at_points(self.mix, jnp.concatenate([scalars, jnp.abs(scalars), length], axis=-1))
-        else:
+        elif self.mix is not None:
             scalars = jax.nn.gelu(_at_points(self.mix, jnp.concatenate([scalars, length], axis=-1)))
-        gate = jax.nn.sigmoid(_at_points(self.gate, scalars))
+        if self.gate is None:
+            return scalars, u, v
+        gate = jax.nn.sigmoid(_at_points(self.gate, length if self.mix is None else scalars))
         return scalars, u * gate, v * gate
 
 

@@ -300,3 +300,15 @@ def test_unknown_options_are_refused(gauss):
         PointwiseNonlinearity(2, 2, kind="relu", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="normalisation: got 'rms', expected one of sample, batch, none"):
         ResidualBlock(gauss, 2, 2, normalisation="rms", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("scalars", "vectors"), [(3, 0), (0, 2)])
+@pytest.mark.parametrize("kind", ["phase_collapse", "gelu"])
+def test_blocks_of_one_kind_of_feature(scalars, vectors, kind):
+    transform = Transform(Grid.gaussian(8), 6)
+    block = ResidualBlock(transform, scalars, vectors, nonlinearity=kind, rngs=nnx.Rngs(0))
+    modal = random_features(9, 6, scalars=scalars, vectors=vectors)
+    result = nnx.jit(lambda block, modal: block(modal))(block, modal)
+    assert result.shape == modal.shape
+    assert bool(jnp.isfinite(result).all())
+    assert float(jnp.abs(result - modal).max()) > 1e-3
