@@ -23,8 +23,9 @@ from model.sharding import MODAL, WHOLE, on_shards, shards_of
 
 __all__ = ["Features", "ZonalFilter", "truncate", "zero_pad"]
 
-_BLOCKS = 4
-"""Blocks of degrees in which a filter is applied; they skip 3/8 of the orders, all of which are above the degree."""
+_BLOCKS, _SMALLEST_BLOCK = 4, 6
+"""Blocks of degrees in which a filter is applied, and fewest degrees in one. Four of them skip 3/8 of the rows of a square
+array, orders above the degree; more would hardly skip more, and each costs time to compile."""
 
 
 class Features(NamedTuple):
@@ -169,7 +170,7 @@ def _multiply(modal: jax.Array, weight: jax.Array, *, shards: int) -> jax.Array:
     Degrees go in blocks, and of each block only the orders that it has.
     """
     band_limit, orders = modal.shape[2], modal.shape[1]
-    width = -(-band_limit // _BLOCKS)
+    width = max(-(-band_limit // _BLOCKS), _SMALLEST_BLOCK)
     edges = tuple(range(width, band_limit, width))
     blocks = zip(jnp.split(modal, edges, axis=2), jnp.split(weight, edges), (*edges, band_limit), strict=True)
     products = []
