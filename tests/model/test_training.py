@@ -15,13 +15,14 @@ from transforms.grids import Grid
 
 GRID = Grid.equiangular(8, 16, poles=False)
 WEIGHTS = loss_weights(GRID.latitude_weights(), np.array([1.0, 1.0, 2.0]))
+# Compilation takes most of the time of these tests.
+QUICK = {"xla_backend_optimization_level": 0}
 OPTIONS = {"beta2": 0.99, "weight_decay": 0.01, "clip_norm": 1.0, "ema_decay": 0.9}
 
 
-@pytest.fixture(scope="module")
-def model() -> Forecaster:
+def forecaster(normalisation: str = "sample") -> Forecaster:
     return Forecaster(
-        NetworkConfig((Level(6, 4, 3, 1),)),
+        NetworkConfig((Level(6, 4, 3, 1),), normalisation=normalisation),
         GRID,
         Channels((2,), (0,), (1,)),
         Normalisation(np.zeros(3), np.ones(3), np.full(3, 0.5)),
@@ -29,6 +30,16 @@ def model() -> Forecaster:
         forcings=0,
         rngs=nnx.Rngs(0),
     )
+
+
+@pytest.fixture(scope="module")
+def model() -> Forecaster:
+    return forecaster()
+
+
+@pytest.fixture(scope="module")
+def batch_normalised() -> Forecaster:
+    return forecaster("batch")
 
 
 def waves(steps: int) -> Batch:
@@ -114,7 +125,7 @@ def test_remat_changes_no_gradient(model):
             merged.remat = remat
             return rollout_loss(merged, batch, WEIGHTS)
 
-        return jax.grad(loss)(params)
+        return jax.jit(jax.grad(loss), compiler_options=QUICK)(params)
 
     for a, b in zip(jax.tree.leaves(gradient(True)), jax.tree.leaves(gradient(False)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
@@ -127,3 +138,63 @@ def test_schedule():
     assert float(schedule(55)) == pytest.approx(1e-3, rel=1e-2)
     assert float(schedule(100)) == pytest.approx(0.0, abs=1e-9)
     assert float(learning_rate_schedule(2e-3, 10, 0.0)(0)) == pytest.approx(2e-3)
+
+
+def test_batch_statistics_follow_the_updates(batch_normalised):
+    model = batch_normalised
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 60, 0.05), **OPTIONS)
+    state, batch = trainer.init(nnx.state(model, nnx.Param)), waves(2)
+    untrained = jax.tree.map(np.asarray, state.statistics)
+    shapes = jax.tree.map(jnp.shape, state.statistics)
+    first = float(trainer.loss(state.params, state.statistics, batch))
+    for _ in range(60):
+        state, metrics = trainer.update(state, batch)
+    assert jax.tree.map(jnp.shape, state.statistics) == shapes
+    norm = state.statistics["network"]["down"][0][0]["norm"]
+    # One update of the averages for every update, however many steps it has.
+    assert float(norm["updates"][...]) == 60
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.statistics))
+    # The first activations are the encoder's of scalars and vectors of variance one or less.
+    assert 0.01 < float(norm["variance"][...].min()) < float(norm["variance"][...].max()) < 10
+    assert float(metrics["loss"]) < 0.1 * first
+    assert float(trainer.loss(state.params, state.statistics, batch)) < 0.2 * first
+    # Without the averages the parameters are of no use.
+    assert float(trainer.loss(state.params, untrained, batch)) > 2 * float(metrics["loss"])
+    # The model that the trainer was made from is as it was.
+    assert all(
+        not np.any(leaf)
+        for leaf in jax.tree.leaves(nnx.state(model, nnx.BatchStat)["network"]["down"][0][0]["norm"]["mean"])
+    )
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_rollout_averages_batch_statistics_over_its_steps(batch_normalised, remat):
+    batch, steps = waves(3), 3
+
+    def statistics(model: Forecaster, method: str, *arguments):
+        graph, state = nnx.split(model)
+
+        def call(state, *arguments):
+            model = nnx.merge(graph, state)
+            return getattr(model, method)(*arguments), nnx.state(model, nnx.BatchStat)
+
+        return jax.jit(call, compiler_options=QUICK)(state, *arguments)
+
+    model = nnx.clone(batch_normalised)
+    model.remat = remat
+    rng = np.random.default_rng(0)
+    parameters = nnx.state(model, nnx.Param)
+    nnx.update(model, jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype("f4"), parameters))
+    states, gathered = statistics(model, "rollout", batch.states[:, :1], batch.forcings)
+    history, single = batch.states[:, :1], []
+    for lead in range(steps):
+        following, step = statistics(model, "step", history, batch.forcings[:, lead])
+        np.testing.assert_allclose(states[:, lead], following, rtol=1e-4, atol=1e-4)
+        history = following[:, None]
+        single.append(step)
+    mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *single)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gathered, mean)
+    model.eval()
+    before = jax.tree.map(np.asarray, nnx.state(model, nnx.BatchStat))
+    _, after = statistics(model, "rollout", batch.states[:, :1], batch.forcings)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
