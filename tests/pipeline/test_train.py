@@ -96,11 +96,8 @@ def test_training_log_tells_the_curriculum(trained: Run):
     assert list((trained.logs / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("stop", [3, 6, 9])
-def test_resumed_training_equals_uninterrupted(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-):
-    run = make_run(tmp_path / "run")
+def train_with_a_stop(run: Run, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, but fail once when `stop` updates are made, and go on."""
 
     class Stopped(Exception):
         pass
@@ -116,9 +113,32 @@ def test_resumed_training_equals_uninterrupted(
             train.run_stage(run, "f", {"regrid": "t"})
     assert not run.checkpoints.exists()
     train.run_stage(run, "f", {"regrid": "t"})
+
+
+@pytest.mark.parametrize("stop", [3, 6, 9])
+def test_resumed_training_equals_uninterrupted(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+):
+    run = make_run(tmp_path / "run")
+    train_with_a_stop(run, stop, monkeypatch)
     for got, expected in zip(parameters(run), parameters(trained), strict=True):
         np.testing.assert_array_equal(got, expected)
     assert events(run) == events(trained)
+
+
+def test_batch_statistics_are_saved_resumed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = [make_run(tmp_path / name, "model.normalisation=batch") for name in ("plain", "resumed")]
+    train.run_stage(runs[0], "f", {"regrid": "t"})
+    train_with_a_stop(runs[1], 9, monkeypatch)
+    loaded = [pipeline.checkpoints.load_forecaster(run.checkpoints)[0] for run in runs]
+    for got, expected in zip(*(jax.tree.leaves(nnx.state(model)) for model in loaded), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    statistics = nnx.state(loaded[0], nnx.BatchStat)["network"]["down"][0][0]["norm"]
+    assert float(statistics["updates"][...]) == 11
+    assert float(np.abs(statistics["variance"][...] - 1).min()) > 1e-3
+    assert loaded[0].network.down[0][0].norm.use_running_average
+    forecast.run_stage(runs[0], "fc", {"train": "f"})
+    assert np.isfinite(xr.open_zarr(runs[0].forecast, consolidated=False).geopotential).all()
 
 
 def test_another_configuration_does_not_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
