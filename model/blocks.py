@@ -135,8 +135,8 @@ class ResidualBlock(nnx.Module):
             nonlinearity: see `PointwiseNonlinearity`.
             knots, mirror_symmetric: see `model.filters.ZonalFilter`.
             normalisation: of the branch's input: ``sample``, ``batch`` or ``none``; see `model.normalisation`.
-            scale: of the branch at the start. A small one keeps the variance through many blocks, and first rollouts
-                finite: N blocks multiply the variance by less than ``1 + 2 N scale**2``.
+            scale: of the branch at the start. A small one keeps first rollouts finite, and the variance through many
+                blocks, each of which adds about ``scale**2`` of it.
         """
         if normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation: got {normalisation!r}, expected one of {', '.join(NORMALISATIONS)}")

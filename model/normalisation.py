@@ -46,14 +46,14 @@ class SpectralNorm(nnx.Module):
 
 
 class SpectralBatchNorm(nnx.Module):
-    """Spectral batch normalisation (Esteves et al. 2023, section 4): every channel to unit variance over the batch.
+    """Spectral batch normalisation (Esteves et al. 2023): every channel to unit variance over the batch.
 
     A scalar's mean over batch and sphere (its coefficient of degree 0) is subtracted and a learned one added; vectors have
     no mean. Variances are over batch and sphere, those of vectors of their length, and a learned gain follows.
 
     In training mode the statistics are the batch's, and running averages of them are kept as `flax.nnx.BatchStat`; after
     ``eval()`` of this module, or of one that holds it, the running averages are used and kept as they are. They start as
-    the first batch's and always weigh the latest tenth of all updates most, up to `momentum`.
+    the first batch's and reach back over about a tenth of all updates, at most over ``1 / (1 - momentum)``.
 
     Attributes:
         gain, bias: parameters, (scalars + vectors,) and (scalars,).
