@@ -23,7 +23,7 @@ from model.products import Table, constant, product
 
 __all__ = ["FourierTransform", "Waves"]
 
-METHODS = ("fft", "folded", "matmul")
+_METHODS = ("fft", "folded", "matmul")
 
 _FOLDED_FROM = 64
 """Longitudes from which folding is quicker on CPUs; below, a third of the operations takes no longer and compiles faster."""
@@ -62,8 +62,8 @@ class FourierTransform(nnx.Module):
         if method == "auto":
             worthwhile = foldable and nlon >= _FOLDED_FROM
             method = {"cpu": "folded" if worthwhile else "matmul", "gpu": "fft"}.get(jax.default_backend(), "matmul")
-        if method not in METHODS:
-            raise ValueError(f"fourier: got {method!r}, expected 'auto' or one of {', '.join(map(repr, METHODS))}")
+        if method not in _METHODS:
+            raise ValueError(f"fourier: got {method!r}, expected 'auto' or one of {', '.join(map(repr, _METHODS))}")
         if method == "folded" and not foldable:
             raise ValueError(
                 f"fourier: 'folded' needs a multiple of 4 longitudes that start at 0 or half a step, got {nlon} from "

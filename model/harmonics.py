@@ -26,18 +26,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from model.fourier_transform import FourierTransform, Waves
 from model.legendre_transform import BlockTables, Functions, LegendreTransform, blocks_of, build_tables
-from model.products import Table
+from model.products import constant
 from model.quadrature import band_limits, quadrature
+from model.sharding import DATA_AXIS, MODAL, NODAL, SPHERE_AXIS, WHOLE, on_shards, shards_of
 from model.table_cache import cached
 from transforms.grids import Grid
 
-__all__ = ["DATA_AXIS", "SPHERE_AXIS", "Transform"]
-
-DATA_AXIS = "data"
-"""Mesh axis over which batches are split."""
-
-SPHERE_AXIS = "sphere"
-"""Mesh axis over which nodal latitudes and modal orders are split."""
+__all__ = ["Transform"]
 
 _TWO_LAYOUTS_TO = 64
 """Band limit up to which tables are kept by degree and by row."""
@@ -54,34 +49,16 @@ class _Constants(NamedTuple):
     weights: jax.Array
 
 
+_CONSTANTS_SPLIT = _Constants(WHOLE, PartitionSpec(SPHERE_AXIS), WHOLE)
+"""Tables have m in front."""
+
+
 class _Geometry(NamedTuple):
     """The part of a transform that programs are compiled for."""
 
     fourier: nnx.GraphDef
     latitudes: LegendreTransform
     mesh: Mesh | None
-
-    # Latitude is the second axis of nodal arrays, m the second of modal ones and the first of tables. Batches are split
-    # here too: left to the compiler, they would be gathered around every all-to-all.
-
-    @property
-    def nodal(self) -> PartitionSpec:
-        return PartitionSpec(None, SPHERE_AXIS, self._data)
-
-    @property
-    def modal(self) -> PartitionSpec:
-        return PartitionSpec(None, SPHERE_AXIS, None, self._data)
-
-    @property
-    def _data(self) -> str | None:
-        return DATA_AXIS if self.mesh is not None and DATA_AXIS in self.mesh.shape else None
-
-    def on_shards(self, function: Callable, inputs: PartitionSpec, outputs: PartitionSpec) -> Callable:
-        """Run `function(constants, fields)` on every shard, where there are several."""
-        if self.mesh is None:
-            return function
-        constants = _Constants(PartitionSpec(), PartitionSpec(SPHERE_AXIS), PartitionSpec())
-        return jax.shard_map(function, mesh=self.mesh, in_specs=(constants, inputs), out_specs=outputs)
 
     def to_orders(self, waves: list[Waves]) -> list[Waves]:
         """Exchange a shard's latitudes of all orders for its orders on all latitudes."""
@@ -106,8 +83,9 @@ class Transform(nnx.Module):
     its own and reaches about twice the band limit on equiangular grids (docs/grids.md).
 
     With a mesh that has an axis ``sphere`` of P devices, nodal arrays are split over latitude and modal arrays over m (and
-    batches over an axis ``data``), and each transform moves data by one all-to-all per field. The modal m axis is then device-major: device d holds the
-    orders d, d + P, d + 2 P ..., so that all devices have equal work and truncation is local.
+    batches over an axis ``data``), and each transform moves data by one all-to-all per field. The modal m axis is then
+    device-major: device d holds the orders d, d + P, d + 2 P ..., so that all devices have equal work and truncation is
+    local.
 
     All four methods can be differentiated any number of times, forward and in reverse, at the cost of a call each. Only
     `jax.vmap` of a derivative is not supported; samples belong on the batch axis.
@@ -167,9 +145,7 @@ class Transform(nnx.Module):
             raise ValueError("dtype: got float64, which needs jax.config.update('jax_enable_x64', True)")
         nlat, nlon = grid.shape
         self.grid, self.band_limit, self.analysis, self.mesh = grid, band_limit, analysis, mesh
-        self.shards = 1
-        if mesh is not None and SPHERE_AXIS in mesh.shape:
-            self.shards = mesh.shape[SPHERE_AXIS]
+        self.shards = shards_of(mesh)
         if nlat % self.shards:
             raise ValueError(
                 f"mesh: got {self.shards} devices along {SPHERE_AXIS!r} for {nlat} latitudes, expected a divisor of them"
@@ -191,7 +167,7 @@ class Transform(nnx.Module):
         else:
             self.analysis_tables = build(rule.weights if rule.weights.min() > 0 else grid.latitude_weights())
             weights = np.full(nlat, 1.0 / nlon)
-        self.weights = Table(jnp.asarray(weights, self.dtype))
+        self.weights = constant(weights, self.dtype)
 
     @property
     def orders(self) -> np.ndarray:
@@ -223,14 +199,14 @@ class Transform(nnx.Module):
         }
         tables = cached(key, build, minimum_bytes=_CACHED_FROM)
 
-        def constants(g: int, b: int) -> nnx.Dict:
+        def of_block(g: int, b: int) -> nnx.Dict:
             block = {name: tables[f"{name}_{g}_{b}"] for name in BlockTables._fields}
             if self.band_limit <= _TWO_LAYOUTS_TO:
                 block |= {f"{name}_by_row": block[name].swapaxes(1, 2) for name in ("even", "odd", "spin")}
-            return nnx.Dict({name: Table(jnp.asarray(table, self.dtype)) for name, table in block.items()})
+            return nnx.Dict({name: constant(table, self.dtype) for name, table in block.items()})
 
         return nnx.List(
-            nnx.List(constants(g, b) for b in range(len(blocks))) for g, blocks in enumerate(self.latitudes.groups)
+            nnx.List(of_block(g, b) for b in range(len(blocks))) for g, blocks in enumerate(self.latitudes.groups)
         )
 
     def scalars_to_nodal(self, modal: jax.Array) -> jax.Array:
@@ -324,7 +300,7 @@ def _evaluate(geometry: _Geometry, constants: _Constants, modal: tuple[jax.Array
             components = latitudes.evaluate_vectors(constants.tables, constants.weights, *modal)
         return tuple(fourier.evaluate(geometry.to_rows(waves)) for waves in components)
 
-    return geometry.on_shards(evaluate, geometry.modal, geometry.nodal)(constants, modal)
+    return on_shards(evaluate, geometry.mesh, (_CONSTANTS_SPLIT, MODAL), NODAL)(constants, modal)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -338,7 +314,7 @@ def _project(geometry: _Geometry, constants: _Constants, nodal: tuple[jax.Array,
             return (latitudes.project_scalars(constants.tables, constants.weights, *components),)
         return latitudes.project_vectors(constants.tables, constants.weights, *components)
 
-    return geometry.on_shards(project, geometry.nodal, geometry.modal)(constants, nodal)
+    return on_shards(project, geometry.mesh, (_CONSTANTS_SPLIT, NODAL), MODAL)(constants, nodal)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))

@@ -264,7 +264,6 @@ class LegendreTransform:
 
     def _cut(self, waves: list[Waves]) -> list[list[Waves]]:
         """Cut every group into its blocks of orders."""
-        # lax.split rather than indexing here and below: its transpose is one concatenation, not a sum of padded arrays.
         return [
             [
                 Waves(*parts)

@@ -15,12 +15,12 @@ class Table(nnx.Variable):
 
 
 def constant(array: np.ndarray, dtype: jnp.dtype) -> Table:
-    """Return a float64 array, rounded once, as a constant."""
+    """Return an array, rounded to `dtype`, as a constant."""
     return Table(jnp.asarray(array, dtype=dtype))
 
 
 def product(spec: str, table: jax.Array, columns: jax.Array) -> jax.Array:
-    """Contract a table with columns, in full precision and accumulating in float32 or better, in the columns' dtype."""
+    """Contract a table with columns, in full precision and accumulating in float32 or better; the result has the table's dtype."""
     accumulator = jnp.promote_types(table.dtype, jnp.float32)
     result = jnp.einsum(spec, table, columns, precision=jax.lax.Precision.HIGHEST, preferred_element_type=accumulator)
     return result.astype(table.dtype)
