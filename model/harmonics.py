@@ -27,7 +27,7 @@ from jax.sharding import Mesh, PartitionSpec
 from model.fourier_transform import FourierTransform, Waves
 from model.legendre_transform import BlockTables, Functions, LegendreTransform, blocks_of, build_tables
 from model.products import constant
-from model.quadrature import band_limits, quadrature
+from model.quadrature import choose_analysis
 from model.sharding import DATA_AXIS, MODAL, NODAL, SPHERE_AXIS, WHOLE, on_shards, shards_of
 from model.table_cache import cached
 from transforms.grids import Grid
@@ -127,19 +127,7 @@ class Transform(nnx.Module):
             ValueError: the grid or the analysis does not determine that many degrees, or an option is not known.
             InputError: no usable quadrature; see `model.quadrature.quadrature`.
         """
-        rule, limits = quadrature(grid, weights), band_limits(grid, weights)
-        if analysis not in ("auto", "quadrature", "full"):
-            raise ValueError(f"analysis: got {analysis!r}, expected 'auto', 'quadrature' or 'full'")
-        if analysis == "auto":
-            analysis = "quadrature" if band_limit <= limits.quadrature else "full"
-        if not 1 <= band_limit <= limits.full:
-            raise ValueError(f"band_limit: got {band_limit}, but {grid} determines at most {limits.full}")
-        if analysis == "quadrature" and band_limit > limits.quadrature:
-            raise ValueError(
-                f"band_limit: got {band_limit}, but the quadrature of {grid} is exact for band limits up to "
-                f"{limits.quadrature} (polynomials of degree {rule.degree}); use analysis='full', which reaches "
-                f"{limits.full}"
-            )
+        analysis, rule = choose_analysis(grid, band_limit, analysis, weights)
         self.dtype = jnp.dtype(dtype)
         if self.dtype == jnp.float64 and not jax.config.jax_enable_x64:
             raise ValueError("dtype: got float64, which needs jax.config.update('jax_enable_x64', True)")

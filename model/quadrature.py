@@ -20,7 +20,7 @@ import numpy as np
 from transforms.errors import InputError
 from transforms.grids import COORDINATE_TOLERANCE, Grid
 
-__all__ = ["BandLimits", "Quadrature", "band_limits", "least_squares", "quadrature"]
+__all__ = ["BandLimits", "Quadrature", "band_limits", "choose_analysis", "least_squares", "quadrature"]
 
 _MOMENT_TOLERANCE = 1e-12
 """A rule integrates a Legendre polynomial (at most 1 in size) exactly when it errs by less than this."""
@@ -120,6 +120,36 @@ def band_limits(grid: Grid, weights: np.ndarray | None = None) -> BandLimits:
     orders = (nlon + 1) // 2
     rule = quadrature(grid, weights)
     return BandLimits(quadrature=min(rule.degree // 2 + 1, orders), full=min(nlat - int(grid.has_poles), orders))
+
+
+def choose_analysis(
+    grid: Grid, band_limit: int, analysis: str = "auto", weights: np.ndarray | None = None
+) -> tuple[str, Quadrature]:
+    """Return the analysis, ``quadrature`` or ``full``, by which a grid determines the degrees wanted, and its rule.
+
+    Args:
+        grid: the grid.
+        band_limit: L, degrees 0 .. L - 1.
+        analysis: either name, or ``auto``: quadrature where it is exact, else full.
+        weights: as in `quadrature`.
+
+    Raises:
+        ValueError: an unknown analysis, or one that does not reach the band limit on this grid.
+        InputError: as in `quadrature`.
+    """
+    rule, limits = quadrature(grid, weights), band_limits(grid, weights)
+    if analysis not in ("auto", "quadrature", "full"):
+        raise ValueError(f"analysis: got {analysis!r}, expected 'auto', 'quadrature' or 'full'")
+    if not 1 <= band_limit <= limits.full:
+        raise ValueError(f"band_limit: got {band_limit}, but {grid} determines at most {limits.full}")
+    if analysis == "quadrature" and band_limit > limits.quadrature:
+        raise ValueError(
+            f"band_limit: got {band_limit}, but the quadrature of {grid} is exact for band limits up to "
+            f"{limits.quadrature} (polynomials of degree {rule.degree}); use analysis='full', which reaches {limits.full}"
+        )
+    if analysis == "auto":
+        analysis = "quadrature" if band_limit <= limits.quadrature else "full"
+    return analysis, rule
 
 
 def least_squares(table: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.legendre import legendre_table, vector_tables
-from model.quadrature import band_limits, least_squares, quadrature
+from model.quadrature import choose_analysis, least_squares
 from transforms.grids import Grid
 
 __all__ = ["ReferenceTransform"]
@@ -69,16 +69,7 @@ class ReferenceTransform:
             ValueError: the analysis does not reach the band limit on this grid, or an argument is none of those.
             InputError: the grid has no usable quadrature.
         """
-        rule, limits = quadrature(grid, weights), band_limits(grid, weights)
-        if analysis not in ("auto", "quadrature", "full"):
-            raise ValueError(f"analysis: got {analysis!r}, expected 'auto', 'quadrature' or 'full'")
-        if analysis == "auto":
-            analysis = "quadrature" if band_limit <= limits.quadrature else "full"
-        if not 1 <= band_limit <= getattr(limits, analysis):
-            raise ValueError(
-                f"band_limit: got {band_limit}, but {grid} determines at most {limits.quadrature} by quadrature, "
-                f"{limits.full} by the full analysis, and {analysis!r} is asked for. Lower it or refine the grid"
-            )
+        analysis, rule = choose_analysis(grid, band_limit, analysis, weights)
         dtype = jax.dtypes.canonicalize_dtype(float) if dtype is None else jnp.dtype(dtype)
         if dtype != jax.dtypes.canonicalize_dtype(dtype):
             raise ValueError(f"dtype: got {dtype}, expected float32, or turn 64-bit types on with jax.enable_x64(True)")

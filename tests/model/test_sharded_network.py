@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +12,7 @@ def main() -> None:
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from devices import collectives
     from flax import nnx
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -49,7 +46,7 @@ def main() -> None:
 
         arguments, options = (parameters, rest, fields), {"xla_backend_optimization_level": 0}
         compiled = [jax.jit(f).lower(*arguments).compile(compiler_options=options) for f in (apply, jax.grad(loss))]
-        return [f(*arguments) for f in compiled], [_collectives(f.as_text()) for f in compiled]
+        return [f(*arguments) for f in compiled], [collectives(f.as_text()) for f in compiled]
 
     rng = np.random.default_rng(1)
     fields = [jnp.asarray(rng.normal(size=(48, 24, 4, n)), jnp.float32) for n in (2, 1, 1)]
@@ -78,35 +75,9 @@ def _relative(value, reference) -> float:
     return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
 
 
-def _collectives(program: str) -> list[tuple[str, int]]:
-    """Names and largest arrays (in elements) of the collectives of a compiled program."""
-    kinds = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute|collective-broadcast"
-    found = re.findall(rf"= (\(.*?\)|\S+) ({kinds})(?:-start)?\(", program)
-
-    def size(shape: str) -> int:
-        counts = [1]
-        for dimensions in re.findall(r"\[([\d,]*)\]", shape):
-            count = 1
-            for extent in filter(None, dimensions.split(",")):
-                count *= int(extent)
-            counts.append(count)
-        return max(counts)
-
-    return [(kind, size(shape)) for shape, kind in found]
-
-
 @pytest.mark.parametrize(("axes", "normalisation"), [("sphere", "sample"), ("both", "batch"), ("data", "sample")])
-def test_sharded_network_equals_that_of_one_device(axes, normalisation):
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "SPHERECAST_TEST_MESH": axes,
-        "SPHERECAST_TEST_NORM": normalisation,
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-    }
-    result = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
+def test_sharded_network_equals_that_of_one_device(on_eight_devices, axes, normalisation):
+    on_eight_devices(__file__, SPHERECAST_TEST_MESH=axes, SPHERECAST_TEST_NORM=normalisation)
 
 
 if __name__ == "__main__":
