@@ -57,7 +57,14 @@ class SourceConfig(Section):
     path: str | None = Field(
         None, description="local path or gs://, s3://, http(s):// address of a zarr, netCDF or GRIB"
     )
+    preset: Literal["weatherbench2", "arco-era5", "cf"] | None = Field(
+        None, description="names, units and access of a known kind of source; what is given besides goes before it"
+    )
     rename: dict[str, str] = Field(default_factory=dict, description="name in the source: name in Spherecast")
+    units: dict[str, str] = Field(
+        default_factory=dict, description="variable: units its values are really in, e.g. {2m_temperature: degC}"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(4, description="attempts after a read that failed for a while")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec, e.g. {token: anon}")
     allow_missing: bool = Field(
         False, description="record times with missing values and skip them, instead of refusing"
@@ -86,13 +93,20 @@ class DataConfig(Section):
     """What the training store holds."""
 
     grid: GridConfig = GridConfig(latitude=32, longitude=64)
-    method: Literal["conservative", "bilinear", "nearest"] = "conservative"
+    method: Literal["conservative", "bilinear", "nearest", "spectral"] = "conservative"
     variables: Annotated[list[str], Field(min_length=1, description="prognostic variables, ARCO-ERA5 names")]
     statics: list[str] = Field(default_factory=list, description="time-independent inputs")
     levels: list[PositiveInt] = Field(default_factory=lambda: list(WEATHERBENCH_LEVELS), description="hPa")
+    vertical: Literal["select", "interpolate"] = Field(
+        "select", description="take levels of the source, or interpolate from its pressure, sigma or hybrid levels"
+    )
     time_step_hours: PositiveInt = Field(6, description="step of the store and of the model")
     period: Period | None = Field(None, description="part of the source to prepare; all of it by default")
     shard_times: PositiveInt = Field(128, description="time steps in one shard (one file) of the training store")
+    keep_bits: dict[str, Annotated[int, Field(ge=1, le=23)]] = Field(
+        default_factory=dict, description="variable: bits of the mantissa to keep; all by default"
+    )
+    zarr_format: Literal[2, 3] = Field(3, description="of the training store; 2 has no shards")
 
     @model_validator(mode="after")
     def _known_variables(self) -> DataConfig:
@@ -106,6 +120,9 @@ class DataConfig(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: {values} names something twice")
+        for name in self.keep_bits:
+            if name not in (*self.variables, *self.statics):
+                raise ValueError(f"keep_bits: {name} is not among data.variables and data.statics")
         if any(VARIABLES[name].kind == "pressure" for name in self.variables) and not self.levels:
             raise ValueError("levels: empty, but some variables are on pressure levels")
         wind_pairs(self.variables)
@@ -143,11 +160,19 @@ class ClimatologyConfig(Section):
 
     method: Literal["explicit", "fast"] = "explicit"
     window_days: Annotated[int, Field(ge=1)] = Field(61, description="width of the triangular window, odd")
+    statistics: Annotated[list[Literal["mean", "std", "quantile", "seeps"]], Field(min_length=1)] = Field(
+        default_factory=lambda: ["mean", "std"], description="seeps: thresholds of 24 h and 6 h precipitation"
+    )
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list, description="levels of the statistic quantile"
+    )
 
     @model_validator(mode="after")
     def _odd(self) -> ClimatologyConfig:
         if self.window_days % 2 == 0:
             raise ValueError(f"window_days: expected an odd number, got {self.window_days}")
+        if ("quantile" in self.statistics) != bool(self.quantiles):
+            raise ValueError("quantiles: give levels together with the statistic quantile, or neither")
         return self
 
 
@@ -251,6 +276,9 @@ class ExecutionConfig(Section):
     """How the work is done. Nothing here changes a result, so nothing here makes a stage run again."""
 
     beam: list[str] = Field(default_factory=lambda: ["--runner=DirectRunner"], description="Apache Beam options")
+    memory_mb: Annotated[int, Field(ge=64)] = Field(
+        1024, description="data in flight at once in a process of a Beam job"
+    )
     loader_memory_mb: PositiveInt = Field(1024, description="memory the training loader may keep decoded data in")
 
 
