@@ -64,7 +64,6 @@ class SourceConfig(Section):
     units: dict[str, str] = Field(
         default_factory=dict, description="variable: units its values are really in, e.g. {2m_temperature: degC}"
     )
-    retries: Annotated[int, Field(ge=0)] = Field(4, description="attempts after a read that failed for a while")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec, e.g. {token: anon}")
     allow_missing: bool = Field(
         False, description="record times with missing values and skip them, instead of refusing"
@@ -278,6 +277,9 @@ class ExecutionConfig(Section):
     beam: list[str] = Field(default_factory=lambda: ["--runner=DirectRunner"], description="Apache Beam options")
     memory_mb: Annotated[int, Field(ge=64)] = Field(
         1024, description="data in flight at once in a process of a Beam job"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        4, description="further attempts at a read of a remote source that failed"
     )
     loader_memory_mb: PositiveInt = Field(1024, description="memory the training loader may keep decoded data in")
 

@@ -68,7 +68,7 @@ def test_all_faults_are_told_at_once():
     with pytest.raises(InputError) as caught:
         load_config("tiny", ["training.batch_size=0", "data.method=spline"])
     assert "training.batch_size" in str(caught.value)
-    assert "'conservative', 'bilinear' or 'nearest', got 'spline'" in str(caught.value)
+    assert "'bilinear', 'nearest' or 'spectral', got 'spline'" in str(caught.value)
 
 
 def test_unknown_configuration():
