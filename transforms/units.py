@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 
+from transforms.errors import InputError
 from transforms.variables import Variable
 
-__all__ = ["height_fault", "same_units", "standard_height", "units_fault"]
+__all__ = ["conversion", "height_fault", "same_units", "standard_height", "units_fault"]
 
 GRAVITY = 9.80665
 """Standard gravity, m s**-2, by which ECMWF divides geopotential to get geopotential height."""
@@ -44,6 +45,25 @@ def same_units(given: str, expected: str) -> bool:
     return _parse(given) == _parse(expected)
 
 
+def conversion(units: str, variable: Variable) -> tuple[float, float]:
+    """Return (factor, offset) such that factor * value + offset is in the units of the variable.
+
+    Args:
+        units: what the values are in, e.g. ``degC`` for a temperature; (1, 0) where they are the variable's own.
+
+    Raises:
+        InputError: these units are none of the variable's.
+    """
+    found = _conversion(units, variable.units)
+    if found is None:
+        known = ", ".join(spellings[0] for spellings, _, _ in _CONVERSIONS.get(variable.units, ()))
+        raise InputError(
+            f"{variable.name}: cannot convert {units!r} to {variable.units!r}; "
+            f"can convert {known or 'nothing else'}. Correct the units, or convert the source."
+        )
+    return found
+
+
 def units_fault(variable: Variable, units: str | None, low: float, high: float) -> str | None:
     """Say what is wrong with the units or the values of a variable, or None.
 
@@ -54,12 +74,11 @@ def units_fault(variable: Variable, units: str | None, low: float, high: float) 
     expected = variable.units
     seen = f"values from {low:.6g} to {high:.6g}"
     if units is not None and not same_units(units, expected):
-        for spellings, factor, offset in _CONVERSIONS[expected]:
-            if units.strip().lower() in spellings:
-                return (
-                    f"{variable.name}: units are {units!r}{_called(factor, offset)}, expected {expected!r} ({seen}). "
-                    f"Convert the source: {_recipe(factor, offset)}."
-                )
+        if (found := _conversion(units, expected)) is not None:
+            return (
+                f"{variable.name}: units are {units!r}{_called(*found)}, expected {expected!r} ({seen}). "
+                f"Convert the source: {_recipe(*found)}."
+            )
         return (
             f"{variable.name}: units are {units!r}, expected {expected!r} ({seen}). "
             "Convert the source, or correct its units attribute."
@@ -67,7 +86,7 @@ def units_fault(variable: Variable, units: str | None, low: float, high: float) 
     if not (low < variable.minimum or high > variable.maximum):
         return None
     bounds = f"{variable.minimum:g} to {variable.maximum:g} {expected}"
-    for _, factor, offset in _CONVERSIONS[expected]:
+    for _, factor, offset in _CONVERSIONS.get(expected, ()):
         if variable.minimum <= factor * low + offset and factor * high + offset <= variable.maximum:
             return (
                 f"{variable.name}: {seen} look like other units{_called(factor, offset)}; expected {bounds}. "
@@ -92,6 +111,16 @@ def standard_height(level: float) -> float:
     if level > 226.32:
         return 44330.8 * (1.0 - (level / 1013.25) ** 0.190263)
     return 11_000.0 + 6341.62 * float(np.log(226.32 / level))
+
+
+def _conversion(units: str, expected: str) -> tuple[float, float] | None:
+    """Return (factor, offset) from units to house units, or None where no conversion is known."""
+    if same_units(units, expected):
+        return 1.0, 0.0
+    for spellings, factor, offset in _CONVERSIONS.get(expected, ()):
+        if units.strip().lower() in spellings or any(same_units(units, spelling) for spelling in spellings):
+            return factor, offset
+    return None
 
 
 def _parse(units: str) -> dict[str, int] | str:
