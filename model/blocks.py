@@ -21,7 +21,9 @@ from model.sharding import NODAL, WHOLE, on_shards
 
 __all__ = ["Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
 
-_EPSILON = 1e-6
+_SMOOTHING = 0.25
+"""Added to squares under the root of a modulus, in units of the features' variance. The kink of a modulus has degrees
+without end, which every grid takes for lower ones; rounded off, a block is much closer to commuting with rotations."""
 
 
 def to_nodal(transform: Transform, modal: jax.Array, scalars: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -50,8 +52,9 @@ class PointwiseNonlinearity(nnx.Module):
     """Pointwise nonlinearity on nodal features.
 
     Scalars take part in the phase collapse ``s <- W1 s + W2 |x| + b`` (Esteves et al. 2023, eq. 8; Guth et al. 2021),
-    x being all scalars and vectors, or pass ``gelu(W1 s + W2 |v| + b)``. Vectors keep their direction and are scaled by
-    a sigmoid gate of the new scalars, or of their lengths where there are no scalars.
+    x being all scalars and vectors, or pass ``gelu(W1 s + W2 |v| + b)``. The modulus is rounded off at zero:
+    ``|x| = sqrt(x . x + 1 / 4)``. Vectors keep their direction and are scaled by a sigmoid gate of the new scalars, or of
+    their lengths where there are no scalars.
     """
 
     def __init__(
@@ -90,10 +93,10 @@ class PointwiseNonlinearity(nnx.Module):
         return on_shards(apply, self.mesh, (WHOLE, NODAL, NODAL, NODAL), NODAL)(parameters, scalars, u, v)
 
     def _apply(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        # The square root is smooth at zero, and so is the length of the vector there.
-        length = jnp.sqrt(u**2 + v**2 + _EPSILON)
+        length = jnp.sqrt(u**2 + v**2 + _SMOOTHING)
         if self.mix is not None and self.kind == "phase_collapse":
-            scalars = _at_points(self.mix, jnp.concatenate([scalars, jnp.abs(scalars), length], axis=-1))
+            modulus = jnp.sqrt(scalars**2 + _SMOOTHING)
+            scalars = _at_points(self.mix, jnp.concatenate([scalars, modulus, length], axis=-1))
         elif self.mix is not None:
             scalars = jax.nn.gelu(_at_points(self.mix, jnp.concatenate([scalars, length], axis=-1)))
         if self.gate is None:
