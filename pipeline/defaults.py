@@ -15,8 +15,6 @@ __all__ = ["data_config", "is_store"]
 _SUFFIXES = (".zarr", ".nc", ".nc4", ".grib", ".grib2", ".grb", ".grb2")
 _TEMPLATE = "quickstart"
 """Shipped configuration whose grid (32 x 64 points), network and training are taken over."""
-_LEFT_OUT = ("sea_surface_temperature",)
-"""Has no values over land, so it is taken only when it is asked for."""
 
 
 def is_store(argument: str) -> bool:
@@ -50,11 +48,11 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
     overrides = list(overrides)
     options = load_config(_TEMPLATE, [change for change in overrides if change.startswith("source.")]).source
     dataset = open_source(path, rename=options.rename, storage_options=options.storage_options)
-    known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.name not in _LEFT_OUT]
+    known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.usual]
     prognostic = [v.name for v in known if v.kind != "static" and (v.partner is None or v.partner in dataset)]
     if not prognostic:
         raise InputError(
-            f"source.path: {path} has none of the known variables; it has {', '.join(map(str, dataset.data_vars))}. "
+            f"source.path: {path} has none of the usual variables; it has {', '.join(map(str, dataset.data_vars))}. "
             "Name them under source.rename, in a configuration of your own."
         )
     data = {

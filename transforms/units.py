@@ -22,7 +22,9 @@ _SYNONYMS = {
     **dict.fromkeys(("pascal", "pascals"), "Pa"),
     **dict.fromkeys(("kilogram", "kilograms"), "kg"),
 }
-_NUMBER = frozenset(("", "1", "0-1", "(0 - 1)", "(0-1)", "0 - 1", "fraction", "dimensionless", "proportion", "none"))
+_NUMBER = frozenset(
+    ("", "1", "0-1", "(0 - 1)", "(0-1)", "0 - 1", "fraction", "dimensionless", "proportion", "none", "~")
+)
 
 # House units: (other spellings, factor, offset); house value = factor * value + offset.
 _CONVERSIONS = {
@@ -34,6 +36,7 @@ _CONVERSIONS = {
     "kg kg**-1": [(("g/kg", "g kg**-1", "g kg-1"), 0.001, 0.0)],
     "m": [(("mm", "kg m**-2", "kg m-2", "kg/m2", "kg/m^2"), 0.001, 0.0), (("cm",), 0.01, 0.0)],
     "m s**-1": [(("knots", "knot", "kt", "kts"), 0.514444, 0.0), (("km/h", "km h-1", "km h**-1"), 1 / 3.6, 0.0)],
+    "kg m**-2": [(("mm",), 1.0, 0.0), (("g/m2", "g m**-2", "g m-2"), 0.001, 0.0)],
     "Pa s**-1": [(("hpa/s", "hpa s-1", "hpa s**-1", "mb/s"), 100.0, 0.0)],
     "1": [(("%", "percent"), 0.01, 0.0)],
 }
@@ -125,7 +128,7 @@ def _conversion(units: str, expected: str) -> tuple[float, float] | None:
 
 def _parse(units: str) -> dict[str, int] | str:
     """Exponent by base unit; the text itself where it is not a product of powers."""
-    text = units.strip()
+    text = re.sub(r"\s+of water( equivalent)?$", "", units.strip())
     if text.lower() in _NUMBER:
         return {}
     text = text.replace("**", "").replace("^", "").replace("²", "2").replace("⁻", "-").replace("¹", "1")
