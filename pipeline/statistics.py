@@ -1,25 +1,42 @@
-"""Stage `statistics`: mean and spread of states and tendencies over the training period."""
+"""Stage `statistics`: mean, spread and range of states and tendencies over the training period.
+
+A Beam job without any meeting point: each element reads a run of whole shards of one variable, and the few times after
+it that its tendencies need, and leaves the records of its fields next to the target. The caller sums the records up.
+What is there already when a job starts again is kept.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
-from pipeline.progress import progress
+from pipeline.beam_runner import beam, count_done, run_job
 from pipeline.runs import Run
 from pipeline.stores import blocks, description_of, fields_of, grid_of, open_store, period_of, read_times, select_period
 from transforms.errors import InputError
-from transforms.statistics import STATISTICS, FieldStatistics, Moments
+from transforms.statistics import RECORD, STATISTICS, field_statistics, moments, pairs_of, tendencies
 
 __all__ = ["run_stage", "statistics_store"]
 
 logger = logging.getLogger(__name__)
+
+_JOB = "statistics"
+_BLOCK_BYTES = 64e6
+"""Data of an element, at least; more where a shard is larger."""
+
+_COPIES = 12
+"""Bytes held at once for each byte of float32 read: the field, its tendency in float64 and the partners in wait."""
 
 
 def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
@@ -30,6 +47,8 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         run.statistics,
         period=run.config.periods.train,
         step=np.timedelta64(run.config.data.time_step_hours, "h"),
+        beam_options=run.config.execution.beam,
+        memory_mb=run.config.execution.memory_mb,
         fingerprint=fingerprint,
         inputs=inputs,
     )
@@ -41,25 +60,32 @@ def statistics_store(
     *,
     period: tuple[datetime, datetime] | None = None,
     step: np.timedelta64 | None = None,
+    beam_options: Sequence[str] = ("--runner=DirectRunner",),
+    memory_mb: float = 1024,
     fingerprint: str = "",
     inputs: dict[str, str] | None = None,
 ) -> None:
     """Write the statistics of every variable of a store as netCDF.
 
     The file has one variable for each variable of the source, axes (statistic, [level]), float64: area-weighted
-    ``mean``, ``std``, ``tendency_mean`` and ``tendency_std`` over the valid times of `period`. The tendency is
-    x(t + step) - x(t), from pairs of valid times exactly one step apart; without any pair, and for variables that do
-    not change in time, it is NaN. The scalar coordinates ``samples`` and ``tendency_samples`` count times and pairs.
+    ``mean``, ``std``, ``tendency_mean`` and ``tendency_std``, and ``minimum`` and ``maximum``, over the valid times of
+    `period`. The tendency is x(t + step) - x(t), from pairs of valid times exactly one step apart; without any pair,
+    and for variables that do not change in time, it is NaN. The scalar coordinates ``samples`` and
+    ``tendency_samples`` count times and pairs.
 
     Args:
         source: store with axes time, latitude, longitude and perhaps level.
         target: netCDF file to publish.
         period: first and last time, both included; all times by default.
         step: model step; by default the most frequent interval of the store.
+        beam_options: options of Apache Beam. Workers in other processes or machines must see both paths.
+        memory_mb: about how much data a worker may hold at once; changes no result.
+        fingerprint: of settings and inputs; records that a job of the same left behind are used again.
 
     Raises:
         InputError: the source has no valid time in the period, or no variable on a global grid.
     """
+    source = str(source) if "://" in str(source) else os.path.abspath(source)
     dataset = open_store(source, "source")
     positions = select_period(dataset, period, str(source))
     grid = grid_of(dataset)
@@ -69,50 +95,140 @@ def statistics_store(
     times = dataset.time.values
     if step is None:
         step = _usual_step(times)
-    result: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    samples = pairs = 0
-    with progress("statistics", len(names) * len(positions)) as bar:
-        for name in names:
-            variable = dataset[name]
-            accumulator = FieldStatistics(grid, step)
-            for block in blocks(positions, variable):
-                accumulator.add(times[block], _with_levels(read_times(variable, block)))
-                bar.advance(len(block), note=name)
-            result[name] = _shaped(variable, accumulator.result())
-            samples, pairs = accumulator.samples, accumulator.tendency_samples
-    for name in statics:
-        moments = Moments(grid.latitude_weights())
-        moments.add(_with_levels(dataset[name].values[np.newaxis]))
-        mean, std = moments.result()
-        result[name] = _shaped(
-            dataset[name], np.stack([mean, std, np.full_like(mean, np.nan), np.full_like(std, np.nan)])
-        )
-    empty = [name for name, (_, values) in result.items() if np.isnan(values[0]).any()]
-    if empty:
-        raise InputError(f"{source}: {', '.join(empty)}: only missing values at some level. Leave the variable out.")
-    if pairs == 0:
-        logger.warning("No two valid times are %s apart within the period: tendency statistics are NaN.", _hours(step))
-    output = xr.Dataset(
-        {name: (dims, values, dataset[name].attrs) for name, (dims, values) in result.items()},
-        coords={"statistic": list(STATISTICS), "samples": samples, "tendency_samples": pairs},
+    description = describe(
+        "statistics",
+        fingerprint,
+        inputs,
+        period=period_of(times[positions]),
+        step=_hours(step),
+        grid=str(grid),
+        levels=[int(level) for level in dataset.level.values] if "level" in dataset.coords else [],
+        simulated=bool(description_of(dataset).get("simulated", False)),
     )
-    if "level" in dataset.coords:
-        output = output.assign_coords(level=dataset.level.values)
-    output.attrs[ATTRIBUTE] = json.dumps(
-        describe(
-            "statistics",
-            fingerprint,
-            inputs,
-            period=period_of(times[positions]),
-            step=_hours(step),
-            grid=str(grid),
-            levels=[int(level) for level in dataset.level.values] if "level" in dataset.coords else [],
-            simulated=bool(description_of(dataset).get("simulated", False)),
-        )
-    )
+    # Partners are looked up among the positions used, so that no pair takes in a time outside the period.
+    partner = np.full(times.size, -1)
+    pairs = pairs_of(times[positions], step)
+    partner[positions[pairs >= 0]] = positions[pairs[pairs >= 0]]
+    count = int((pairs >= 0).sum())
+
     with publishing(target) as partial:
+        parts = _parts_folder(Path(target), description)
+        job = _Job(source, str(parts), positions, partner, grid.latitude_weights(), memory_mb * 1e6)
+        elements = [
+            (name, int(block[0]), int(block[-1]) + 1)
+            for name in names
+            for block in blocks(positions, dataset[name], _BLOCK_BYTES)
+        ]
+        left = [element for element in elements if not _part(parts, element).exists()]
+        if left:
+
+            def build(pipeline: beam.Pipeline) -> None:
+                _ = pipeline | beam.Create(left) | beam.Reshuffle() | beam.ParDo(_Records(job))
+
+            run_job(_JOB, len(left), build, beam_options)
+        result = {}
+        for name in names:
+            found = [np.load(_part(parts, element)) for element in elements if element[0] == name]
+            states, changes = (np.concatenate([part[key] for part in found]) for key in ("states", "changes"))
+            result[name] = _shaped(dataset[name], field_statistics(states, changes))
+        for name in statics:
+            states = moments(_with_levels(dataset[name].values[np.newaxis]), grid.latitude_weights())
+            result[name] = _shaped(dataset[name], field_statistics(states, states[:0]))
+        empty = [name for name, (_, values) in result.items() if np.isnan(values[0]).any()]
+        if empty:
+            shutil.rmtree(parts)
+            raise InputError(
+                f"{source}: {', '.join(empty)}: only missing values at some level. Leave the variable out."
+            )
+        if count == 0:
+            logger.warning(
+                "No two valid times are %s apart within the period: tendency statistics are NaN.", _hours(step)
+            )
+        output = xr.Dataset(
+            {name: (dims, values, dataset[name].attrs) for name, (dims, values) in result.items()},
+            coords={"statistic": list(STATISTICS), "samples": positions.size, "tendency_samples": count},
+        )
+        if "level" in dataset.coords:
+            output = output.assign_coords(level=dataset.level.values)
+        output.attrs[ATTRIBUTE] = json.dumps(description)
         output.to_netcdf(partial, engine="netcdf4")
-    logger.info("%s: %d variables, %d times, %d pairs", target, len(result), samples, pairs)
+    shutil.rmtree(parts)
+    logger.info("%s: %d variables, %d times, %d pairs", target, len(result), positions.size, count)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What every worker needs to know.
+
+    Attributes:
+        positions: of the times used, ascending, shape (time used,).
+        partner: position of the time one step after each, -1 where there is none, shape (time,).
+        weights: of the rows, shape (latitude,).
+    """
+
+    source: str
+    parts: str
+    positions: np.ndarray
+    partner: np.ndarray
+    weights: np.ndarray
+    memory_bytes: float
+
+
+class _Records(beam.DoFn):
+    """Leave the records of the fields that start within one run of times, and of their tendencies."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.dataset = open_store(self.job.source, "source")
+
+    def process(self, element: tuple[str, int, int]) -> None:
+        job, (name, start, stop) = self.job, element
+        variable = self.dataset[name]
+        own = job.positions[np.searchsorted(job.positions, start) : np.searchsorted(job.positions, stop)]
+        partners = job.partner[own]
+        wanted = np.union1d(own, partners[partners >= 0])
+        # Pairs that start after the run belong to the next element.
+        partner = np.where(np.arange(job.partner.size) < stop, job.partner, -1)
+        states: list[np.ndarray] = []
+
+        def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            points = variable.size // variable.sizes["time"]
+            span = max(1, int(job.memory_bytes / (4 * points * _COPIES)))
+            for begin in range(0, wanted.size, span):
+                block = wanted[begin : begin + span]
+                fields = _with_levels(read_times(variable, block))
+                mine = block < stop
+                if mine.any():
+                    states.append(moments(fields[mine] if not mine.all() else fields, job.weights))
+                yield block, fields
+
+        changes = [moments(change, job.weights) for _, change in tendencies(read(), partner)]
+        shape = (0, *states[0].shape[1:-1], len(RECORD))
+        path = _part(Path(job.parts), element)
+        working = path.with_name(f".{path.name}")
+        with working.open("wb") as file:
+            np.savez(file, states=np.concatenate(states), changes=np.concatenate([np.empty(shape), *changes]))
+        working.rename(path)
+        count_done(_JOB)
+
+
+def _parts_folder(target: Path, description: dict[str, Any]) -> Path:
+    """Return the folder of records next to `target`, with what a job that was cut off left, if it was the same job."""
+    parts = target.with_name(f".parts-{target.name}")
+    note = parts / "description.json"
+    same = bool(description["fingerprint"]) and note.is_file() and json.loads(note.read_text()) == description
+    if not same:
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir()
+        note.write_text(json.dumps(description))
+    return parts
+
+
+def _part(parts: Path, element: tuple[str, int, int]) -> Path:
+    name, start, stop = element
+    return parts / f"{name}-{start}-{stop}.npz"
 
 
 def _with_levels(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from pipeline.artefacts import read_description
 from pipeline.statistics import statistics_store
+from pipeline.stores import read_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -89,6 +90,45 @@ def test_same_input_same_bytes(tmp_path):
     for name in ("a.nc", "b.nc"):
         statistics_store(source, tmp_path / name)
     assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+@pytest.mark.parametrize("chunks", [1, 5, 24])
+def test_same_bits_whatever_the_chunks_and_memory(tmp_path, chunks, monkeypatch):
+    source = store(tmp_path, drop=(10,), invalid=(3,))
+    data = xr.open_zarr(source, consolidated=False).load().drop_encoding()
+    data.chunk(time=chunks).to_zarr(tmp_path / "cut.zarr", zarr_format=3, consolidated=False)
+    statistics_store(source, tmp_path / "a.nc")
+    monkeypatch.setattr("pipeline.statistics._BLOCK_BYTES", 1.0)
+    statistics_store(tmp_path / "cut.zarr", tmp_path / "b.nc", memory_mb=0.05)
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_same_bytes_from_two_processes(tmp_path):
+    source = store(tmp_path)
+    statistics_store(source, tmp_path / "a.nc")
+    options = ("--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    statistics_store(source, tmp_path / "b.nc", beam_options=options)
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_what_is_there_is_kept(tmp_path, monkeypatch):
+    source = store(tmp_path)
+    statistics_store(source, tmp_path / "a.nc", fingerprint="f")
+    read: list[str] = []
+
+    def counting(variable, *args):
+        read.append(str(variable.name))
+        if variable.name == "temperature" and read.count("temperature") == 1:
+            raise OSError("cut off")
+        return read_times(variable, *args)
+
+    monkeypatch.setattr("pipeline.statistics.read_times", counting)
+    with pytest.raises(OSError, match="cut off"):
+        statistics_store(source, tmp_path / "b.nc", fingerprint="f")
+    statistics_store(source, tmp_path / "b.nc", fingerprint="f")
+    assert read == ["2m_temperature", "temperature", "temperature"]
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nc", "b.nc", "training.zarr"]
 
 
 def test_single_time_is_noted(tmp_path, caplog):
