@@ -16,6 +16,7 @@ import numpy as np
 from transforms.variables import thickness_levels
 
 __all__ = [
+    "DERIVED",
     "Accumulation",
     "Recipe",
     "WindDerivatives",
@@ -238,3 +239,6 @@ _RECIPES: dict[str, tuple[Recipe, ...]] = {
     "total_precipitation_12hr": _sums(12),
     "total_precipitation_24hr": _sums(24),
 }
+
+DERIVED = tuple(_RECIPES)
+"""Names of derived variables, but for those that carry levels."""

@@ -132,6 +132,7 @@ def _parse(units: str) -> dict[str, int] | str:
     if text.lower() in _NUMBER:
         return {}
     text = text.replace("**", "").replace("^", "").replace("²", "2").replace("⁻", "-").replace("¹", "1")
+    text = re.sub(r"^1\s*/", "/", text)
     tokens = re.findall(r"/|[A-Za-z_°%]+(?:[+-]?\d+)?", text)
     if re.sub(r"[\s*.·]", "", text) != "".join(tokens):
         return text

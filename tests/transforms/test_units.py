@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from transforms.units import height_fault, same_units, standard_height, units_fault
+from transforms.errors import InputError
+from transforms.units import conversion, height_fault, same_units, standard_height, units_fault
 from transforms.variables import VARIABLES
 
 
@@ -70,3 +71,35 @@ def test_geopotential_given_as_height_is_recognised_by_its_mean():
     assert "multiply by 9.80665" in height_fault("geopotential", 5600.0, 500)
     assert height_fault("geopotential", 5600.0 * 9.8, 500) is None
     assert height_fault("geopotential", 110.0, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "expected"),
+    [
+        ("temperature", "K", (1.0, 0.0)),
+        ("2m_dewpoint_temperature", "degC", (1.0, 273.15)),
+        ("geopotential", "m", (9.80665, 0.0)),
+        ("mean_sea_level_pressure", "hPa", (100.0, 0.0)),
+        ("total_precipitation", "mm", (0.001, 0.0)),
+        ("total_precipitation", "kg/m**2", (0.001, 0.0)),
+        ("relative_humidity", "%", (0.01, 0.0)),
+        ("snow_depth", "m of water equivalent", (1.0, 0.0)),
+        ("total_column_water_vapour", "mm", (1.0, 0.0)),
+        ("total_column_water_vapour", "kg m-2", (1.0, 0.0)),
+        ("soil_type", "~", (1.0, 0.0)),
+        ("vorticity", "1/s", (1.0, 0.0)),
+    ],
+)
+def test_conversions(name, units, expected):
+    assert conversion(units, VARIABLES[name]) == expected
+
+
+@pytest.mark.parametrize(("name", "units"), [("temperature", "furlong"), ("vorticity", "m s-1")])
+def test_units_that_cannot_be_converted_are_refused(name, units):
+    with pytest.raises(InputError, match=f"^{name}: cannot convert '{units}' to "):
+        conversion(units, VARIABLES[name])
+
+
+def test_units_without_conversions_are_judged_by_their_range():
+    assert "expected 's**-1'" in units_fault(VARIABLES["vorticity"], "m s-1", -1e-4, 1e-4)
+    assert "expected -0.02 to 0.02" in units_fault(VARIABLES["vorticity"], None, -10.0, 10.0)
