@@ -1,46 +1,40 @@
 """Reading raw data: zarr, netCDF or GRIB, made canonical at the door.
 
 Whatever the source looks like, what leaves here has ARCO-ERA5 names, axes (time, level, latitude, longitude), latitudes
-that ascend, longitudes from 0 to 360, levels in hPa and times as dates, and nothing has been read yet but coordinates.
+that ascend, longitudes from 0 to 360, levels in hPa or numbered, and times as dates, and nothing has been read yet but
+coordinates.
 """
 
 from __future__ import annotations
 
-import glob
-import itertools
 import json
 import math
-import re
-import warnings
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from pipeline.artefacts import ATTRIBUTE
+from pipeline.retrying import Retry
+from pipeline.source_chunks import absent_chunk_times
+from pipeline.source_files import netcdf_files, open_raw
+from pipeline.source_levels import HYBRID, with_levels
+from pipeline.source_presets import Preset, canonical_names, preset_named
+from pipeline.source_times import with_dates
 from transforms.errors import InputError
 from transforms.grids import COORDINATE_TOLERANCE, Grid
-from transforms.variables import ALIASES, VARIABLES
+from transforms.units import conversion, same_units
+from transforms.variables import VARIABLES, known
 
-__all__ = ["AXES", "absent_chunk_times", "open_source", "origin_facts", "source_grid"]
+__all__ = ["AXES", "absent_chunk_times", "in_blocks", "open_source", "origin_facts", "source_grid"]
 
 AXES = ("time", "level", "latitude", "longitude")
-
-_AXIS_ALIASES = {
-    "latitude": ("lat", "latitudes", "y_lat"),
-    "longitude": ("lon", "longitudes", "x_lon"),
-    "level": ("isobaricInhPa", "pressure_level", "plev", "lev", "pressure", "isobaric"),
-    "time": ("valid_time", "time_index", "datetime", "date"),
-}
-_TO_HECTOPASCAL = {
-    **dict.fromkeys(("hpa", "hectopascal", "hectopascals", "mb", "mbar", "millibar", "millibars"), 1.0),
-    **dict.fromkeys(("pa", "pascal", "pascals"), 0.01),
-}
-_STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-_GRIB = (".grib", ".grib2", ".grb", ".grb2")
-_NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
 
 _BLOCK_BYTES = 8e6
 """Size aimed at for the blocks of one variable that are read together, where stored chunks are smaller."""
@@ -52,41 +46,89 @@ def open_source(
     *,
     rename: Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    units: Mapping[str, str] | None = None,
+    retries: int = 4,
+    select: Mapping[str, Any] | None = None,
+    variables: Iterable[str] | None = None,
+    blocks: bool = True,
 ) -> xr.Dataset:
-    """Open a source lazily and make it canonical. Values are not changed, winds included.
+    """Open a source lazily and make it canonical. Winds stay components; values change by conversion of units alone.
 
     Args:
         path: zarr store (local or an fsspec address), netCDF file, directory or glob of netCDF files, GRIB file.
-        rename: names in the source: names in Spherecast; applied before the known aliases.
-        storage_options: passed to fsspec for addresses.
+        rename: names in the source: names in Spherecast; applied before those of the preset and the known aliases.
+        storage_options: passed to fsspec for addresses, over those of the preset.
+        preset: a name of `pipeline.source_presets.PRESETS`.
+        units: variable: units its values are in, whatever its attributes say; they are converted when read.
+        retries: further attempts at a read that failed for a reason that passes.
+        select: axis other than those of a field: the one entry taken, by its label, or by position where it has none.
+        variables: names of those kept, where the source has them; all by default.
+        blocks: whether variables are dask arrays; else xarray's own lazy ones, of which `in_blocks` makes dask arrays
+            once the times wanted are cut out. Long series cost time and memory for every block of a dask array.
 
     Returns:
-        Variables as dask arrays of float32: (time, level, latitude, longitude) on pressure levels, (time, latitude,
-        longitude) at the surface, (latitude, longitude) for statics, whose first time is taken where they have
-        several. ``level`` is in hPa, integer; ``time`` is datetime64. Global attributes are kept.
+        Variables of float32: (time, level, latitude, longitude) on levels, (time, latitude, longitude) at the surface,
+        (latitude, longitude) for statics, whose first time is taken where they have several. ``level`` is integer: in
+        hPa, or of model levels their number, with coordinates ``hybrid_a`` (level), Pa, and ``hybrid_b`` (level), the
+        pressure being a + b * surface pressure. ``time`` is datetime64; where the attributes ``valid_time_start`` and
+        ``valid_time_stop`` bound the data, times outside are left out. Global attributes are kept.
 
     Raises:
         InputError: nothing is there, it cannot be read, an axis is missing, times cannot be decoded or are of a
-            calendar other than the standard one, or a name to be renamed does not exist.
+            calendar other than the standard one, units cannot be converted, or a name given does not exist.
     """
-    path, options = str(path), dict(storage_options or {})
-    files = _netcdf_files(path)
-    if files is None:
-        return _canonical(_open_one(path, options), rename or {}, path)
-    parts = [_canonical(_open_one(file, {}), rename or {}, file, whole=len(files) == 1) for file in files]
-    if len(parts) == 1:
-        return parts[0]
-    try:
-        merged = xr.combine_by_coords(
-            parts, data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
-        )
-    except (ValueError, xr.MergeError) as error:
-        raise InputError(
-            f"source.path: the {len(files)} files of {path} do not fit together ({error}). Give files of one grid whose "
-            "times do not overlap."
-        ) from error
-    _require_names(rename or {}, merged, path)
-    return merged
+    path, retry, known_as = str(path), Retry(retries), preset_named(preset)
+    options = {**known_as.options_for(path), **(storage_options or {})}
+    making = _Making(path, rename or {}, known_as, units or {}, select or {}, variables)
+    files = netcdf_files(path)
+    parts = [
+        making.canonical(raw, file)
+        for file in (files or [path])
+        for raw in open_raw(file, {} if files else options, retry)
+    ]
+    if len(parts) > 1:
+        # Lazy arrays of xarray would be read when they are joined, those of dask are not.
+        parts = [in_blocks(part) for part in parts]
+        try:
+            dataset = xr.combine_by_coords(
+                parts, data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
+            )
+        except (ValueError, xr.MergeError) as error:
+            raise InputError(
+                f"source.path: the {len(parts)} parts of {path} do not fit together ({error}). Give data of one grid and "
+                "one set of levels whose times do not overlap."
+            ) from error
+    else:
+        dataset = parts[0]
+    making.require_all_found()
+    return in_blocks(dataset) if blocks else dataset
+
+
+def in_blocks(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with dask arrays in blocks along time that hold whole stored chunks.
+
+    A block has about 8 MB, or the size of a stored chunk where that is larger, at most 512 MB. Blocks are counted from
+    the first time of the dataset: cut it where a stored chunk starts. What is in blocks already stays as it is.
+    """
+    spans, largest = [1], 1.0
+    for variable in dataset.data_vars.values():
+        if "time" not in variable.dims:
+            continue
+        chunks = variable.encoding.get("chunks")
+        spans.append(chunks[variable.dims.index("time")] if chunks and len(chunks) == variable.ndim else 1)
+        largest = max(largest, variable.dtype.itemsize * variable.size / max(variable.sizes["time"], 1))
+    limit = max(1, int(_LARGEST_BLOCK_BYTES / largest))
+    stored = math.lcm(*spans)
+    stored = stored if stored <= min(limit, 4 * max(spans)) else max(spans)
+    block = min(limit, stored * max(1, int(_BLOCK_BYTES / (stored * largest))))
+    return dataset.assign(
+        {
+            name: variable.chunk({axis: block if axis == "time" else -1 for axis in variable.dims})
+            for name, variable in dataset.data_vars.items()
+            if not dask.is_dask_collection(variable.data if variable.chunks else None)
+        }
+    )
 
 
 def source_grid(dataset: xr.Dataset) -> Grid:
@@ -106,275 +148,203 @@ def origin_facts(dataset: xr.Dataset, path: str) -> dict[str, Any]:
     return {"source": str(title), "simulated": bool(made_by.get("simulated", False))}
 
 
-def absent_chunk_times(
-    path: str | Path,
-    names: Iterable[str],
-    *,
-    rename: Mapping[str, str] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> dict[str, np.ndarray]:
-    """Find the times whose chunks were never written to a zarr store.
+class _Making:
+    """Makes parts of one source canonical, and remembers which of the names given were found in any."""
 
-    Such a chunk reads as the fill value, which may be a plausible number. Chunks inside a shard are not looked into;
-    stores that cannot be listed (http) and other formats yield nothing.
+    def __init__(
+        self,
+        path: str,
+        rename: Mapping[str, str],
+        preset: Preset,
+        units: Mapping[str, str],
+        select: Mapping[str, Any],
+        variables: Iterable[str] | None,
+    ) -> None:
+        self.path, self.rename, self.preset, self.units, self.select = path, rename, preset, units, select
+        self.wanted = None if variables is None else set(variables)
+        self.conversions = {name: (known(name), given) for name, given in units.items()}
+        self.seen: set[str] = set()
+        self.found: set[str] = set()
 
-    Returns:
-        Canonical name of each variable among `names` that lacks chunks: positions on its time axis, ascending.
-    """
-    import fsspec
-    import zarr
+    def canonical(self, raw: xr.Dataset, path: str) -> xr.Dataset:
+        self.seen.update(map(str, (*raw.variables, *raw.dims)))
+        names = canonical_names(raw, self.rename, self.preset)
+        dataset = raw.rename({old: new for old, new in names.items() if old in raw.variables or old in raw.dims})
+        for axis in AXES:
+            if axis in dataset.dims and axis not in dataset.coords and axis in dataset.data_vars:
+                dataset = dataset.set_coords(axis)
+        for axis in ("latitude", "longitude"):
+            if dataset.get(axis, xr.DataArray(0)).dims != (axis,):
+                raise InputError(
+                    f"{axis}: {path} has no axis of that name with coordinates; its axes are "
+                    f"{', '.join(map(str, dataset.dims))}. Name it under source.rename, or choose a latitude-longitude "
+                    "grid."
+                )
+        dataset = self._selected(dataset, path)
+        dataset = with_dates(dataset, path)
+        dataset = with_levels(dataset, path)
+        dataset = _ascending_latitudes(dataset)
+        return self._fields(dataset)
 
-    path, options, names = str(path), dict(storage_options or {}), set(names)
-    if _netcdf_files(path) is not None or path.lower().endswith(_GRIB) or path.startswith(("http://", "https://")):
-        return {}
-    raw = _open_zarr(path, options)
-    canonical = _canonical_names(raw, rename or {}, path)
-    group = zarr.open_group(path, mode="r", storage_options=options or None)
-    filesystem, root = fsspec.core.url_to_fs(path, **options)
-    absent = {}
-    for raw_name, variable in raw.data_vars.items():
-        name = canonical.get(raw_name, raw_name)
-        axes = [canonical.get(axis, axis) for axis in variable.dims]
-        if name not in names or "time" not in axes:
-            continue
-        array = group[raw_name]
-        span = array.shards or array.chunks
-        counts = [math.ceil(size / step) for size, step in zip(array.shape, span, strict=True)]
-        folder = f"{root.rstrip('/')}/{raw_name}/"
-        stored = {entry[len(folder) :] for entry in filesystem.find(folder)}
-        encode = array.metadata.encode_chunk_key
-        axis = axes.index("time")
-        lost = {
-            index[axis] for index in itertools.product(*map(range, counts)) if encode(index).lstrip("/") not in stored
-        }
-        if lost:
-            length = variable.sizes[variable.dims[axis]]
-            positions = [np.arange(i * span[axis], min((i + 1) * span[axis], length)) for i in sorted(lost)]
-            absent[name] = np.concatenate(positions)
-    return absent
+    def require_all_found(self) -> None:
+        for given, key in ((self.rename, "source.rename"), (self.select, "source.select")):
+            for name in given:
+                if name not in self.seen and not (key == "source.select" and name in self.found):
+                    raise InputError(f"{key}: {name} is not in {self.path}, which has {', '.join(sorted(self.seen))}.")
+        for name in self.units:
+            if name not in self.found and (self.wanted is None or name in self.wanted):
+                raise InputError(
+                    f"source.units: {name} is not in {self.path}, which has {', '.join(sorted(self.found))}. "
+                    "Name variables as Spherecast does, after source.rename."
+                )
 
-
-def _netcdf_files(path: str) -> list[str] | None:
-    """The netCDF files that `path` stands for, or None where it stands for something else."""
-    if "://" in path:
-        if path.lower().endswith(_NETCDF + _GRIB):
-            raise InputError(f"source.path: {path} must be on this machine; only zarr is read remotely. Copy it here.")
-        return None
-    if any(sign in path for sign in "*?[") and not Path(path).exists():
-        files = sorted(glob.glob(path, recursive=True))
-        if not files:
-            raise InputError(f"source.path: no file matches {path}.")
-        return files
-    if not Path(path).exists():
-        raise InputError(f"source.path: nothing is at {path}. Give the path of a zarr, netCDF or GRIB source.")
-    if Path(path).is_file():
-        return [path] if path.lower().endswith(_NETCDF) else None
-    files = sorted(str(entry) for entry in Path(path).iterdir() if entry.suffix.lower() in _NETCDF)
-    marks = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
-    return files if files and not any((Path(path) / mark).exists() for mark in marks) else None
-
-
-def _open_one(path: str, options: dict[str, Any]) -> xr.Dataset:
-    if path.lower().endswith(_NETCDF):
-        return _open(path, engine="netcdf4")
-    if path.lower().endswith(_GRIB):
-        return _open_grib(path)
-    return _open_zarr(path, options)
-
-
-def _open_zarr(path: str, options: dict[str, Any]) -> xr.Dataset:
-    keywords = {"engine": "zarr", "storage_options": options or None}
-    with warnings.catch_warnings():
-        # A stray file beside the arrays, or a codec of an older zarr, is nothing the user of a foreign store can mend.
-        warnings.simplefilter("ignore")
-        try:
-            return _open(path, consolidated=True, **keywords)
-        except InputError:
-            return _open(path, consolidated=False, **keywords)
-
-
-def _open_grib(path: str) -> xr.Dataset:
-    try:
-        import cfgrib  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"source.path: {path} is GRIB, and the package cfgrib is not installed. Run `pip install cfgrib`."
-        ) from error
-    return _open(path, engine="cfgrib", backend_kwargs={"indexpath": ""})
-
-
-def _open(path: str, **keywords: Any) -> xr.Dataset:
-    if keywords.get("storage_options", "absent") is None:
-        del keywords["storage_options"]
-    try:
-        return xr.open_dataset(path, chunks=None, decode_timedelta=False, **keywords)
-    except ImportError as error:
-        raise InputError(
-            f"source.path: reading {path} needs a package that is not installed: {error}. "
-            "For gs:// run `pip install 'spherecast[gcs]'`."
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"source.path: {path} cannot be read ({type(error).__name__}: {error}).") from error
-    except Exception as error:
-        # Remote file systems raise classes of their own (aiohttp, botocore, gcsfs), which need not be installed.
-        if "://" not in path:
-            raise
-        raise InputError(f"source.path: {path} cannot be reached ({type(error).__name__}: {error}).") from error
-
-
-def _canonical_names(raw: xr.Dataset, rename: Mapping[str, str], path: str, whole: bool = True) -> dict[str, str]:
-    """New names by raw name; raises InputError for a name to be renamed that is not there."""
-    if whole:
-        _require_names({old: old for old in rename}, raw, path)
-    names = {old: new for old, new in rename.items() if old in raw.variables or old in raw.dims}
-    taken = {str(name) for name in (*raw.variables, *raw.dims)} | set(names.values())
-    for name in map(str, raw.data_vars):
-        new = ALIASES.get(name)
-        if new and name not in names and new not in taken:
-            names[name] = new
-            taken.add(new)
-    for axis, aliases in _AXIS_ALIASES.items():
-        present = [alias for alias in aliases if (alias in raw.dims or alias in raw.coords) and alias not in names]
-        if axis not in taken and present:
-            names[present[0]] = axis
-    return names
-
-
-def _require_names(rename: Mapping[str, str], dataset: xr.Dataset, path: str) -> None:
-    for name in rename.values():
-        if name not in dataset.variables and name not in dataset.dims:
-            raise InputError(
-                f"source.rename: {name} is not in {path}, which has {', '.join(map(str, dataset.variables))}."
-            )
-
-
-def _canonical(raw: xr.Dataset, rename: Mapping[str, str], path: str, whole: bool = True) -> xr.Dataset:
-    names = _canonical_names(raw, rename, path, whole)
-    dataset = raw.rename({old: new for old, new in names.items() if old in raw.variables or old in raw.dims})
-    for axis in AXES:
-        if axis in dataset.dims and axis not in dataset.coords and axis in dataset.data_vars:
-            dataset = dataset.set_coords(axis)
-    for axis in ("latitude", "longitude"):
-        if dataset.get(axis, xr.DataArray(0)).dims != (axis,):
-            raise InputError(
-                f"{axis}: {path} has no axis of that name with coordinates; its axes are "
-                f"{', '.join(map(str, dataset.dims))}. Name it under source.rename, or choose a latitude-longitude grid."
-            )
-    dataset = _with_dates(dataset, path)
-    dataset = _with_hectopascals(dataset, path)
-    dataset = _chunked(dataset)
-    dataset = _with_all_axes(dataset)
-    dataset = _oriented(dataset)
-    kept = {name for name in AXES if name in dataset.dims}
-    return dataset.drop_vars([name for name in dataset.coords if name not in kept])
-
-
-def _with_dates(dataset: xr.Dataset, path: str) -> xr.Dataset:
-    """Put valid times as datetime64 on the time axis, or as a scalar coordinate."""
-    if "valid_time" in dataset.coords and dataset["valid_time"].dims == dataset.get("time", xr.DataArray()).dims:
-        # A forecast file: its fields hold at the valid time, whatever its time axis counts.
-        dataset = dataset.assign_coords(time=(dataset["time"].dims, dataset["valid_time"].values))
-    if "time" not in dataset.variables:
-        raise InputError(f"time: {path} has no time coordinate. Name it under source.rename.")
-    time = dataset["time"].variable
-    if not np.issubdtype(time.dtype, np.datetime64) and time.dtype != object:
-        units = str(time.attrs.get("units") or dataset.attrs.get("time_units") or "")
-        # "hours since 1940-01-01 00:00 (proleptic_gregorian)" carries its calendar in brackets.
-        bracket = re.search(r"\((\w+)\)\s*$", units)
-        calendar = time.attrs.get("calendar") or (bracket.group(1) if bracket else "standard")
-        units = re.sub(r"\s*\(\w+\)\s*$", "", units)
-        if " since " not in units:
-            raise InputError(
-                f"time: {path} counts time without saying since when (units {units!r}); expected dates, or numbers with "
-                "CF units such as 'hours since 1900-01-01'. Set the units attribute of its time coordinate."
-            )
-        coded = xr.Variable(time.dims, time.values, {"units": units, "calendar": calendar})
-        time = xr.decode_cf(xr.Dataset(coords={"time": coded}), decode_timedelta=False)["time"].variable
-    if time.dtype == object:
-        calendar = getattr(np.atleast_1d(time.values)[0], "calendar", "unknown")
-        raise InputError(
-            f"time: {path} has dates of the calendar {calendar!r}; expected one of {', '.join(_STANDARD_CALENDARS)}. "
-            "Convert the source to the standard calendar."
-        )
-    return dataset.assign_coords(time=xr.Variable(time.dims, time.values.astype("datetime64[ns]")))
-
-
-def _with_hectopascals(dataset: xr.Dataset, path: str) -> xr.Dataset:
-    """Give levels in hPa as integers; levels between two of them, such as 0.5 hPa, cannot be named and are left out."""
-    if "level" not in dataset.coords:
+    def _selected(self, dataset: xr.Dataset, path: str) -> xr.Dataset:
+        for axis, label in self.select.items():
+            self.found.update([axis] if axis in dataset.dims else [])
+            if axis not in dataset.dims:
+                continue
+            labels = dataset[axis].values if axis in dataset.coords else np.arange(dataset.sizes[axis])
+            place = np.flatnonzero(labels == label)
+            if place.size != 1:
+                shown = ", ".join(map(str, labels[:20])) + (" ..." if labels.size > 20 else "")
+                raise InputError(
+                    f"source.select: {axis} of {path} has no {label!r}; it has {shown}. Choose one of them."
+                )
+            dataset = dataset.isel({axis: int(place[0])})
         return dataset
-    level = dataset["level"]
-    units = str(level.attrs.get("units", "hPa")).strip().lower()
-    if units not in _TO_HECTOPASCAL:
-        raise InputError(
-            f"level: {path} has levels in {level.attrs['units']!r}; expected pressure in hPa or Pa. "
-            "Choose a source on pressure levels."
-        )
-    pressure = np.asarray(level.values, dtype=np.float64) * _TO_HECTOPASCAL[units]
-    whole = np.abs(pressure - np.round(pressure)) < 1e-3
-    values = np.round(pressure).astype(np.int32)
-    dataset = dataset.assign_coords(level=xr.Variable(level.dims, values, {"units": "hPa"}))
-    if level.dims == ("level",) and not whole.all():
-        dataset = dataset.isel(level=np.flatnonzero(whole))
-    return dataset
 
-
-def _chunked(dataset: xr.Dataset) -> xr.Dataset:
-    """Turn variables into dask arrays in blocks along time that hold whole stored chunks."""
-    stored, largest = 1, 1.0
-    for variable in dataset.data_vars.values():
-        if "time" not in variable.dims:
-            continue
-        axis = variable.dims.index("time")
-        shape = (
-            variable.encoding.get("shards") or variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
-        )
-        stored = max(stored, shape[axis] if shape else 1)
-        largest = max(largest, variable.dtype.itemsize * variable.size / max(variable.sizes["time"], 1))
-    block = stored * max(1, int(_BLOCK_BYTES / (stored * largest)))
-    block = min(block, max(1, int(_LARGEST_BLOCK_BYTES / largest)))
-    return dataset.chunk({axis: block if axis == "time" else -1 for axis in dataset.dims})
-
-
-def _with_all_axes(dataset: xr.Dataset) -> xr.Dataset:
-    """Give every variable the axes of its kind, drop other axes of length 1, and hold values in float32."""
-    scalar = {axis: dataset[axis] for axis in ("time", "level") if axis in dataset.coords and not dataset[axis].dims}
-    dataset = dataset.drop_vars(scalar)
-    variables = {}
-    for name, variable in dataset.data_vars.items():
-        if not np.issubdtype(variable.dtype, np.number) or not {"latitude", "longitude"} <= set(variable.dims):
-            continue
-        variable = variable.squeeze([axis for axis in variable.dims if axis not in AXES and variable.sizes[axis] == 1])
-        kind = VARIABLES[name].kind if name in VARIABLES else "surface"
-        if kind == "static":
-            if "time" in variable.dims:
+    def _fields(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Give every variable the axes of its kind in order, drop other axes of length 1, convert to float32."""
+        scalar = {
+            axis: dataset[axis] for axis in ("time", "level") if axis in dataset.coords and not dataset[axis].dims
+        }
+        dataset = dataset.drop_vars(scalar)
+        order, roll = _eastward(dataset["longitude"].values)
+        if roll is None:
+            dataset = dataset.isel(longitude=order)
+        longitude = _within_circle(dataset["longitude"].values)
+        variables = {}
+        for name, field in dataset.data_vars.items():
+            name = str(name)
+            if not np.issubdtype(field.dtype, np.number) or not {"latitude", "longitude"} <= set(field.dims):
+                continue
+            self.found.add(name)
+            if self.wanted is not None and name not in self.wanted:
+                continue
+            variable, chunks = field.variable, _stored_spans(field.variable)
+            variable = variable.squeeze([axis for axis in field.dims if axis not in AXES and field.sizes[axis] == 1])
+            kind = VARIABLES[name].kind if name in VARIABLES else "surface"
+            if kind == "static" and "time" in variable.dims:
                 variable = variable.isel(time=0)
-        elif "time" in scalar:
-            variable = variable.expand_dims(time=np.atleast_1d(scalar["time"].values))
-        if kind == "pressure" and "level" in scalar:
-            variable = variable.expand_dims(level=np.atleast_1d(scalar["level"].values))
-        variables[name] = variable.astype(np.float32).drop_vars(
-            [coordinate for coordinate in variable.coords if coordinate not in variable.dims]
-        )
-    coordinates = {axis: np.atleast_1d(dataset_axis.values) for axis, dataset_axis in scalar.items() if axis == "time"}
-    coordinates |= {axis: dataset[axis] for axis in AXES if axis in dataset.coords}
-    return xr.Dataset(variables, coords=coordinates, attrs=dataset.attrs)
+            added = [
+                axis
+                for axis in scalar
+                if (axis == "time" and kind != "static") or (axis == "level" and kind == "pressure")
+            ]
+            axes = {*variable.dims, *added}
+            dims = [axis for axis in AXES if axis in axes] + [axis for axis in variable.dims if axis not in AXES]
+            factor, offset, attributes = self._conversion(name, variable.attrs)
+            array = _FieldArray(variable, dims, 0 if roll is None else roll, factor, offset)
+            encoding = {"chunks": tuple(chunks.get(axis, 1) for axis in dims)} if chunks else {}
+            variables[name] = xr.Variable(dims, indexing.LazilyIndexedArray(array), attributes, encoding)
+        coordinates = {name: (name, np.atleast_1d(values.values)) for name, values in scalar.items() if name == "time"}
+        if "level" in scalar and any("level" in variable.dims for variable in variables.values()):
+            coordinates["level"] = ("level", np.atleast_1d(scalar["level"].values), scalar["level"].attrs)
+        coordinates |= {name: dataset[name].variable for name in (*AXES, *HYBRID) if name in dataset.coords}
+        coordinates["longitude"] = ("longitude", np.roll(longitude, -(roll or 0)), {"units": "degrees_east"})
+        kept = {axis for variable in variables.values() for axis in variable.dims}
+        extra = {name: dataset[name].variable for name in kept if name in dataset.coords and name not in coordinates}
+        return xr.Dataset(variables, {**coordinates, **extra}, dataset.attrs)
+
+    def _conversion(self, name: str, attributes: Mapping[str, Any]) -> tuple[float, float, dict[str, Any]]:
+        entry, given = VARIABLES.get(name), attributes.get("units")
+        if name in self.conversions:
+            factor, offset = conversion(self.conversions[name][1], entry)
+        elif name in self.preset.units:
+            factor, offset = conversion(self.preset.units[name], entry)
+        elif (
+            self.preset.convert and entry is not None and given is not None and not same_units(str(given), entry.units)
+        ):
+            try:
+                factor, offset = conversion(str(given), entry)
+            except InputError:  # Validation says what is wrong with it.
+                return 1.0, 0.0, dict(attributes)
+        else:
+            return 1.0, 0.0, dict(attributes)
+        return factor, offset, {**attributes, "units": entry.units}
 
 
-def _oriented(dataset: xr.Dataset) -> xr.Dataset:
-    """Axes in order, latitudes ascending, longitudes from 0 to 360."""
+class _FieldArray(BackendArray):
+    """A field of a source with axes in the order of the house, longitudes rolled, in float32 and the house's units.
+
+    New axes have length 1. Reads go to an `xr.Variable` in slices.
+    """
+
+    def __init__(self, source: xr.Variable, dims: list[str], roll: int, factor: float, offset: float) -> None:
+        self._source, self._roll, self._factor, self._offset = source, roll, factor, offset
+        self._axes = [source.dims.index(axis) if axis in source.dims else None for axis in dims]
+        self._order = [axis for axis in self._axes if axis is not None]
+        self._longitude = dims.index("longitude")
+        self._token = uuid.uuid4().hex
+        self.shape = tuple(1 if axis is None else source.shape[axis] for axis in self._axes)
+        self.dtype = np.dtype(np.float32)
+
+    def __dask_tokenize__(self) -> str:
+        return self._token
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        chosen, rest = [slice(None)] * self._source.ndim, []
+        for part, size, axis in zip(key, self.shape, self._axes, strict=True):
+            part = part if isinstance(part, slice) else range(size)[part]
+            if axis is None or (self._roll and len(rest) == self._longitude):
+                rest.append(part)
+            elif isinstance(part, slice):
+                chosen[axis] = part
+                rest.append(slice(None))
+            else:
+                chosen[axis] = slice(part, part + 1)
+                rest.append(0)
+        values = self._source[tuple(chosen)].values.transpose(self._order)
+        if self._factor != 1.0 or self._offset != 0.0:
+            values = values * np.float64(self._factor) + self._offset
+        values = values.astype(np.float32, copy=False)
+        for place, axis in enumerate(self._axes):
+            if axis is None:
+                values = np.expand_dims(values, place)
+        if self._roll:
+            # Read whole: halves of it would decode the same chunks twice.
+            along = self._longitude
+            halves = np.split(values, [self._roll], axis=along)
+            values = np.concatenate(halves[::-1], axis=along)
+        return values[tuple(rest)]
+
+
+def _stored_spans(variable: xr.Variable) -> dict[str, int]:
+    """Entries by axis that are stored together, in a shard or a chunk; empty where the store does not say."""
+    for key in ("shards", "chunks", "chunksizes"):
+        spans = variable.encoding.get(key)
+        if spans and len(spans) == variable.ndim:
+            return dict(zip(map(str, variable.dims), spans, strict=True))
+    return {}
+
+
+def _ascending_latitudes(dataset: xr.Dataset) -> xr.Dataset:
     latitude = dataset["latitude"].values.astype(np.float64)
     if latitude[0] > latitude[-1]:
         dataset, latitude = dataset.isel(latitude=slice(None, None, -1)), latitude[::-1]
-    longitude = dataset["longitude"].values.astype(np.float64) % 360.0
-    longitude = np.where(longitude > 360.0 - COORDINATE_TOLERANCE, longitude - 360.0, longitude)
-    order = np.argsort(longitude, kind="stable")
-    if not np.array_equal(order, np.arange(order.size)):
-        start = int(order[0])
-        rolled = np.array_equal(order, np.roll(np.arange(order.size), -start))
-        dataset = dataset.roll(longitude=-start, roll_coords=False) if rolled else dataset.isel(longitude=order)
-    dataset = dataset.assign_coords(
-        latitude=("latitude", latitude, {"units": "degrees_north"}),
-        longitude=("longitude", longitude[order], {"units": "degrees_east"}),
-    )
-    return dataset.transpose(*AXES, ..., missing_dims="ignore")
+    return dataset.assign_coords(latitude=("latitude", latitude, {"units": "degrees_north"}))
+
+
+def _eastward(values: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """Order in which longitudes ascend from 0, and by how much they must be rolled, None where that is not enough."""
+    order = np.argsort(_within_circle(values), kind="stable")
+    start = int(order[0])
+    return order, start if np.array_equal(order, np.roll(np.arange(order.size), -start)) else None
+
+
+def _within_circle(values: np.ndarray) -> np.ndarray:
+    longitude = values.astype(np.float64) % 360.0
+    return np.where(longitude > 360.0 - COORDINATE_TOLERANCE, longitude - 360.0, longitude)

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 import xarray as xr
 import zarr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from pipeline.artefacts import ATTRIBUTE
+from pipeline.tensorstore_arrays import LazyArray, lazily_indexed, open_array
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -177,38 +175,9 @@ def read_times(variable: xr.DataArray, positions: np.ndarray, axis: str = "time"
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=along)
 
 
-class _LazyArray(BackendArray):
-    """An array on disk behind xarray's lazy indexing, its axes reordered.
-
-    Tensorstore decodes the many small chunks of a sharded store in threads, several times faster than zarr-python. Axes
-    are reordered here because xarray would read a lazily transposed array point by point.
-    """
-
-    def __init__(self, source: ts.TensorStore | xr.Variable, order: tuple[int, ...]) -> None:
-        self._source, self._order = source, order
-        self.shape = tuple(source.shape[axis] for axis in order)
-        self.dtype = np.dtype(source.dtype.numpy_dtype if isinstance(source, ts.TensorStore) else source.dtype)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
-    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        # Tensorstore takes neither negative steps nor ends beyond the array: read the range, then step through it.
-        contiguous, stepping = [slice(0, 0)] * len(key), []
-        for part, size, axis in zip(key, self.shape, self._order, strict=True):
-            wanted = range(size)[part] if isinstance(part, slice) else range(part, part + 1)
-            low, high = (min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1) if wanted else (0, 0)
-            contiguous[axis] = slice(low, high)
-            stepping.append(slice(None, None, wanted.step) if isinstance(part, slice) else 0)
-        values = self._source[tuple(contiguous)]
-        values = values.read().result() if isinstance(self._source, ts.TensorStore) else values.values
-        return values.transpose(self._order)[tuple(stepping)]
-
-
 def _lazily(dataset: xr.Dataset, path: str, engine: str) -> xr.Dataset:
     """Bring the axes of every variable into the order of the house, and let tensorstore read local zarr stores."""
     local = engine == "zarr" and "://" not in path
-    driver = "zarr3" if (Path(path) / "zarr.json").is_file() else "zarr"
     variables = {}
     for name, variable in dataset.data_vars.items():
         dims = sorted(variable.dims, key=lambda axis: _ORDER.index(axis) if axis in _ORDER else -1)
@@ -217,16 +186,10 @@ def _lazily(dataset: xr.Dataset, path: str, engine: str) -> xr.Dataset:
         fill = variable.encoding.get("_FillValue", np.nan)
         plain = variable.dtype.kind == "f" and variable.dtype == variable.encoding.get("dtype") and not packed
         if local and plain and np.isnan(fill):
-            spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{(Path(path) / str(name)).resolve()}/"}}
-            source = ts.open(spec, open=True, read=True).result()
+            source = open_array(path, str(name))
         elif order != tuple(range(variable.ndim)):
             source = variable.variable
         else:
             continue
-        encoding = dict(variable.encoding)
-        for key in ("chunks", "shards", "preferred_chunks"):
-            if isinstance(encoding.get(key), tuple):
-                encoding[key] = tuple(encoding[key][axis] for axis in order)
-        array = indexing.LazilyIndexedArray(_LazyArray(source, order))
-        variables[name] = xr.Variable(dims, array, variable.attrs, encoding)
+        variables[name] = lazily_indexed(variable.variable, LazyArray(source, order), dims, order)
     return dataset.assign(variables)

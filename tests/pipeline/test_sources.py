@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.sources import absent_chunk_times, open_source, source_grid
+from pipeline.source_chunks import absent_chunk_times
+from pipeline.sources import open_source, source_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
 
