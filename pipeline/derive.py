@@ -141,7 +141,7 @@ def _derived(dataset: xr.Dataset, name: str, step_hours: int | None) -> xr.DataA
     elif recipe.levels:
         result = _between_levels(name, recipe, fields[0])
     else:
-        pressure = [_pressure(dataset, name)] if recipe.takes_pressure else []
+        pressure = [_pressure(name, dataset["level"])] if recipe.takes_pressure else []
         result = xr.apply_ufunc(
             partial(_in_float32, recipe.compute), *fields, *pressure, dask="parallelized", output_dtypes=[np.float32]
         )
@@ -156,16 +156,22 @@ def _in_float32(compute: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.n
         return compute(*arrays).astype(np.float32)
 
 
-def _pressure(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """Pa, (level, latitude, longitude) with axes of length one, as a recipe takes it."""
-    if "hybrid_a" in dataset.coords or dataset["level"].attrs.get("units", "hPa") != "hPa":
+def _pressure(name: str, level: xr.DataArray) -> xr.DataArray:
+    """Pa, (level,)."""
+    _require_pressure_levels(name, level)
+    return 100.0 * level.astype(np.float64)
+
+
+def _require_pressure_levels(name: str, level: xr.DataArray) -> None:
+    if "hybrid_a" in level.coords or str(level.attrs.get("units", "hPa")) != "hPa":
         raise InputError(
             f"{name}: the source is on model levels, expected pressure levels in hPa. Set data.vertical=interpolate."
         )
-    return 100.0 * dataset["level"].astype(np.float64)
 
 
 def _between_levels(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
+    if "level" in field.dims:
+        _require_pressure_levels(name, field["level"])
     present = [int(level) for level in field["level"].values] if "level" in field.dims else []
     lacking = [level for level in recipe.levels if level not in present]
     if lacking:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import xarray as xr
 
 from pipeline.derive import with_derived
+from pipeline.levels import at_levels
 from transforms.derived import levels_of
-from transforms.errors import InputError
 
 __all__ = ["prepare"]
 
@@ -38,27 +38,10 @@ def prepare(
         InputError: a level or the input of a derived variable is missing.
     """
     wanted = [name for name in (*(variables or ()), *(statics or ())) if name not in dataset]
-    result = dataset if levels is None else _at_levels(dataset, levels, vertical)
-    # Made of levels of their own, which need not be among those kept.
-    for name in [name for name in wanted if levels_of(name)]:
-        made = with_derived(_at_levels(dataset, levels_of(name), vertical), [name], step_hours)
-        if name in made:
-            result = result.assign({name: made[name]})
-    return with_derived(result, wanted, step_hours)
-
-
-def _at_levels(dataset: xr.Dataset, levels: Sequence[int], vertical: str) -> xr.Dataset:
-    if "level" not in dataset.dims:
-        return dataset
-    try:
-        from pipeline.levels import at_levels
-    except ImportError:
-        present = [int(level) for level in dataset["level"].values]
-        absent = [level for level in levels if level not in present]
-        if absent:
-            raise InputError(
-                f"level: {absent[0]} hPa is missing; the source has {', '.join(map(str, present))}. "
-                "Remove it from data.levels or choose another source."
-            ) from None
-        return dataset.sel(level=list(levels))
-    return at_levels(dataset, levels, vertical)
+    # Some are made of levels of their own, which need not be among those kept.
+    between_levels = [name for name in wanted if levels_of(name)]
+    made = {}
+    for name in between_levels:
+        column = dataset if vertical == "select" else at_levels(dataset, levels_of(name), vertical)
+        made[name] = with_derived(column, [name], step_hours)[name]
+    return with_derived(at_levels(dataset, levels, vertical).assign(made), wanted, step_hours)
