@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import numpy as np
+
 from transforms.errors import InputError
 from transforms.grids import Grid
-from transforms.regridding import METHODS as _LOCAL
+from transforms.regridding import METHODS as _LOCAL_METHODS
 from transforms.regridding import Regridder
 
-__all__ = ["METHODS", "regridder"]
+__all__ = ["METHODS", "FieldRegridder", "regridder"]
 
-METHODS = (*_LOCAL, "spectral")
+METHODS = (*_LOCAL_METHODS, "spectral")
 
 
-def regridder(source: Grid, target: Grid, method: str) -> Regridder:
+class FieldRegridder(Protocol):
+    """What all regridders have in common. They can be pickled and called from several threads."""
+
+    source: Grid
+    target: Grid
+    method: str
+
+    def __call__(self, field: np.ndarray) -> np.ndarray:
+        """Regrid scalar fields (..., latitude, longitude)."""
+
+    def wind(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Regrid a tangent vector field, each component (..., latitude, longitude)."""
+
+
+def regridder(source: Grid, target: Grid, method: str, *, threads: int | None = None) -> FieldRegridder:
     """Return a map of fields from one grid to another.
 
-    It has the attributes ``source``, ``target`` and ``method``, is called with a scalar field (..., latitude,
-    longitude), and has ``wind(u, v)``. It can be pickled and called from several threads.
+    Args:
+        source, target: grids of the fields given and returned.
+        method: ``conservative``, ``bilinear`` or ``nearest``, see `transforms.regridding.Regridder`, or ``spectral``,
+            see `pipeline.spectral_regridding.SpectralRegridder`, which takes complete fields only.
+        threads: number of threads, the CPUs this process may use by default; ``spectral`` leaves it to JAX.
 
     Raises:
-        InputError: the method is unknown.
+        InputError: the method is unknown, or a grid is unfit for it.
     """
     if method not in METHODS:
         raise InputError(f"method: {method!r} is unknown; expected one of {', '.join(METHODS)}.")
-    return Regridder(source, target, method)
+    if method == "spectral":
+        # JAX takes a second to import, which no other method needs.
+        from pipeline.spectral_regridding import SpectralRegridder
+
+        return SpectralRegridder(source, target)
+    return Regridder(source, target, method, threads=threads)
