@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +17,35 @@ from pipeline.source_files import is_zarr, open_raw
 from pipeline.source_presets import canonical_names, preset_named
 from pipeline.source_times import with_dates
 
-__all__ = ["absent_chunk_times", "absent_chunks"]
+__all__ = ["AbsentChunks", "absent_chunk_times", "absent_chunks"]
 
 _CHECKSUM_BYTES = 4
 _AT_ONCE = 256
 """Shards whose indices are asked for together."""
 
 
+@dataclass(frozen=True, eq=False)
+class AbsentChunks:
+    """What one variable lacks.
+
+    Attributes:
+        counts: chunks that were never written at each time that `open_source` gives, shape (time,); a shard that is not
+            there counts the chunks it would hold.
+        times: positions on the time axis, ascending, where reading does not tell: chunks or shards that are no files,
+            and chunks within shards that read as a number.
+    """
+
+    counts: np.ndarray
+    times: np.ndarray
+
+
 def absent_chunk_times(path: str | Path, names: Iterable[str], **reading: Any) -> dict[str, np.ndarray]:
-    """Find the times at which chunks, or whole shards, were never written.
-
-    Chunks within a shard count where their fill value is a number: where it is NaN, reading finds them.
-
-    Args:
-        reading: as for `absent_chunks`.
-
-    Returns:
-        Canonical name of each variable among `names` that lacks some: positions on its time axis, ascending.
-    """
-    found = _absent(path, names, **reading)
-    times = {
-        name: np.flatnonzero(files + (0 if np.isnan(fill) else inner)) for name, (files, inner, fill) in found.items()
-    }
-    return {name: positions for name, positions in times.items() if positions.size}
+    """Return `AbsentChunks.times` of the variables that have any; see `absent_chunks`."""
+    found = absent_chunks(path, names, **reading)
+    return {name: absent.times for name, absent in found.items() if absent.times.size}
 
 
-def absent_chunks(path: str | Path, names: Iterable[str], **reading: Any) -> dict[str, np.ndarray]:
-    """Count the chunks that were never written, by variable and time.
-
-    Args:
-        names: canonical names.
-        reading: ``rename``, ``storage_options``, ``preset``, ``retries`` as for `open_source`.
-
-    Returns:
-        Canonical name of each variable among `names` that lacks chunks: their number at each time that `open_source`
-        gives, shape (time,); a shard counts the chunks it would hold. Stores that cannot be listed (http) and formats
-        other than zarr yield nothing.
-    """
-    found = _absent(path, names, **reading)
-    return {name: files + inner for name, (files, inner, _) in found.items()}
-
-
-def _absent(
+def absent_chunks(
     path: str | Path,
     names: Iterable[str],
     *,
@@ -66,9 +54,17 @@ def _absent(
     preset: str | None = None,
     retries: int = 4,
     **_: Any,
-) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-    """By name of the variables that lack chunks: those in files that are not there and those absent within shards, at
-    each time, shape (time,); and the fill value."""
+) -> dict[str, AbsentChunks]:
+    """Find the chunks of a zarr store that were never written, those within shards by the shards' indices.
+
+    Args:
+        names: canonical names.
+        rename, storage_options, preset, retries: as for `open_source`, whose other arguments do not matter here.
+
+    Returns:
+        What is absent by canonical name, of those variables among `names` that lack chunks. Stores that cannot be listed
+        (http) and formats other than zarr yield nothing.
+    """
     import fsspec
     import zarr
 
@@ -94,8 +90,10 @@ def _absent(
         )
         files, inner = files[kept], inner[kept]
         if files.any() or inner.any():
-            fill = variable.encoding.get("_FillValue", group[raw_name].fill_value)
-            absent[name] = (files, inner, _as_float(fill))
+            # Xarray fills with 0 and masks NaN unless told otherwise: reading tells where both are the same.
+            fill, masked = _as_float(group[raw_name].fill_value), variable.encoding.get("_FillValue")
+            told = np.isnan(fill) or (masked is not None and fill == _as_float(masked))
+            absent[name] = AbsentChunks(files + inner, np.flatnonzero(files if told else files + inner))
     return absent
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import dask
@@ -19,12 +18,25 @@ import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing
 from pipeline.config import Config
-from pipeline.progress import progress
+from pipeline.derive import absent_times, stored_inputs
+from pipeline.prepare import prepare
 from pipeline.runs import Run
-from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
+from pipeline.source_chunks import absent_chunks
+from pipeline.sources import in_blocks, open_source, source_grid
+from pipeline.validation_record import (
+    KIND,
+    ValidationRecord,
+    make_record,
+    periods_of,
+    read_record,
+    rows_of_plan,
+    rows_of_record,
+    training_grid,
+)
+from pipeline.validation_scan import Summary, scan_source
+from transforms.derived import recipes
 from transforms.errors import InputError
-from transforms.grids import Grid
-from transforms.timeaxis import TimeSelection, as_datetime64, as_slice, even_times, time_text, within
+from transforms.timeaxis import TimeSelection, as_datetime64, even_times, time_text, within
 from transforms.units import height_fault, units_fault
 from transforms.variables import VARIABLES, known
 
@@ -39,78 +51,92 @@ __all__ = [
     "validate_source",
 ]
 
-KIND = "validation record"
-
 _AXES_OF_KIND = {
     "pressure": ("time", "level", "latitude", "longitude"),
     "surface": ("time", "latitude", "longitude"),
     "static": ("latitude", "longitude"),
 }
 _SHOWN = 5
-_BLOCKS_AT_ONCE = 16
+_COLUMN = ("surface_pressure", "logarithm_of_surface_pressure", "log_surface_pressure")
+"""What the pressure of model levels is computed from."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ValidationRecord:
-    """What was found in a source that passed, and what would be made of it.
-
-    Attributes:
-        source: facts: grid, levels, `source` (its title or file name), whether it is `simulated`.
-        times: first, last, count, step_hours of the times taken, and source_step_hours.
-        gaps: [last time before, first time after] of every gap.
-        missing: times with missing values by variable; the training store marks them as not valid.
-        valid_times: count, first and last of the times with complete data.
-        planned: the training store's shape and size; for each period the number of its times, of its valid times,
-            and the lengths of its `runs`, unbroken series of valid times. A run of n times has n - k windows of k steps.
-    """
-
-    source: dict[str, Any]
-    times: dict[str, Any]
-    gaps: list[list[str]]
-    missing: dict[str, list[str]]
-    valid_times: dict[str, Any]
-    planned: dict[str, Any]
-
-
-def training_grid(config: Config) -> Grid:
-    """Return the grid of the training store."""
-    grid = config.data.grid
-    return Grid.equiangular(grid.latitude, grid.longitude, poles=grid.poles)
-
-
-def validate_source(
-    dataset: xr.Dataset, config: Config, *, path: str = "", absent: Mapping[str, np.ndarray] | None = None
-) -> ValidationRecord:
-    """Check a canonical source against a configuration, reading every value once.
+def validate_source(path: str, config: Config, **reading: Any) -> ValidationRecord:
+    """Check a source against a configuration, reading every value once.
 
     Args:
-        dataset: from `open_source`.
-        path: where it was read, to name it.
-        absent: positions in time of chunks that were never written, by variable; from `absent_chunk_times`.
+        reading: arguments of `open_source` besides those the configuration holds.
 
     Raises:
         InputError: one line for every fault found.
     """
     data = config.data
+    reading = {**_reading(config), **reading}
+    source = open_source(path, blocks=False, **reading)
     faults: list[str] = []
-    grid = _collect(faults, source_grid, dataset)
-    selection = _collect(faults, even_times, dataset["time"].values, data.time_step_hours, data.period)
+    grid = _collect(faults, source_grid, source)
+    selection = _collect(faults, even_times, source["time"].values, data.time_step_hours, data.period)
     names = [*data.variables, *data.statics]
-    faults += field_faults(dataset, names, data.levels)
+    inputs = stored_inputs(source, names)
+    # A store has variables by the hundred; blocks are made of what may be needed.
+    needed = [*names, *_COLUMN, *(part for name in names for recipe in recipes(name) for part in recipe.inputs)]
+    reading["variables"] = [name for name in dict.fromkeys(needed) if name in source]
+    preparing = {
+        "variables": data.variables,
+        "statics": data.statics,
+        "levels": data.levels,
+        "vertical": data.vertical,
+        "step_hours": data.time_step_hours,
+    }
+    prepared = _prepared(source, reading["variables"], names, preparing, faults)
     if selection is not None:
         faults += _gap_faults(selection, config)
         faults += _period_faults(selection, config)
-        faults += _first_look(dataset, names, data.levels, int(selection.positions[0]))
+        faults += _first_look(prepared, names, data.levels, int(selection.positions[0]))
     _raise(faults)
-    missing = _scan(dataset, data.variables, data.levels, selection, faults)
-    for name, positions in (absent or {}).items():
-        if name in missing:
-            missing[name] |= np.isin(selection.positions, positions)
-    faults += _missing_faults(missing, selection.times, absent or {}, config)
+    derived = [name for name in data.variables if name not in source]
+    found = scan_source(
+        path,
+        prepared,
+        selection.positions,
+        data.variables,
+        reading=reading,
+        preparing=preparing,
+        derived=derived,
+        beam_options=config.execution.beam,
+        memory_mb=config.execution.memory_mb,
+    )
+    faults += _range_faults(found, selection)
+    absent = absent_chunks(path, inputs, **reading)
+    unwritten = absent_times(source, data.variables, {name: lost.times for name, lost in absent.items()})
+    missing = {name: summary.missing > 0 for name, summary in found.items()}
+    for name, positions in unwritten.items():
+        missing[name] |= np.isin(selection.positions, positions)
+    faults += _missing_faults(missing, selection.times, unwritten, config)
     _raise(faults)
-    return _record(dataset, path, grid, config, selection, missing)
+    counts = {name: lost.counts[selection.positions] for name, lost in absent.items()}
+    return make_record(source, path, grid, config, selection, found, counts, missing)
+
+
+def _prepared(
+    source: xr.Dataset, needed: Sequence[str], names: Sequence[str], preparing: Mapping[str, Any], faults: list[str]
+) -> xr.Dataset:
+    """The source with levels chosen and variables derived; as it is where that cannot be, which becomes faults."""
+    chosen = in_blocks(source[list(needed)])
+    present = [name for name in names if name in source or not recipes(name)]
+    found = field_faults(source, present, preparing["levels"] if preparing["vertical"] == "select" else ())
+    faults += found
+    if any(": level " in fault for fault in found):
+        return chosen
+    try:
+        prepared = prepare(chosen, **preparing)
+    except InputError as error:
+        faults += str(error).splitlines()
+        return chosen
+    faults += field_faults(prepared, [name for name in names if name not in present], preparing["levels"])
+    return prepared
 
 
 def field_faults(dataset: xr.Dataset, names: Sequence[str], levels: Sequence[int]) -> list[str]:
@@ -128,7 +154,7 @@ def field_faults(dataset: xr.Dataset, names: Sequence[str], levels: Sequence[int
         if axes != _AXES_OF_KIND[kind]:
             faults.append(
                 f"{name}: has axes ({', '.join(map(str, axes))}), expected ({', '.join(_AXES_OF_KIND[kind])}). "
-                "Select one entry of every other axis in the source, or map another variable under source.rename."
+                f"{_other_axes(dataset, axes)}or map another variable under source.rename."
             )
         elif kind == "pressure":
             have = [int(level) for level in dataset["level"].values]
@@ -149,17 +175,11 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
     Raises:
         InputError: one line for every fault found.
     """
-    record = _inspect(run.config, run.source_path)
+    record = validate_source(run.source_path, run.config)
     description = describe(KIND, fingerprint, inputs)
     with publishing(run.validation_record) as partial:
         partial.write_text(json.dumps({ATTRIBUTE: description, **asdict(record)}, indent=1) + "\n")
     _log.info("%s: %d times, %d valid", run.source_path, record.times["count"], record.valid_times["count"])
-
-
-def read_record(path: str | Path) -> ValidationRecord:
-    """Read a published ``validation.json``."""
-    document = json.loads(Path(path).read_text())
-    return ValidationRecord(**{key: value for key, value in document.items() if key != ATTRIBUTE})
 
 
 def inspect_config(config: Config) -> tuple[ValidationRecord | None, list[tuple[str, str]]]:
@@ -173,21 +193,25 @@ def inspect_config(config: Config) -> tuple[ValidationRecord | None, list[tuple[
         InputError: one line for every fault found.
     """
     if config.source.kind != "store":
-        return None, _rows_of_plan(config)
+        return None, rows_of_plan(config)
     if config.source.path is None:
         raise InputError(
             "source.path: not set. Say where the raw data is, e.g. source.path=/data/era5.zarr on the command line."
         )
-    record = _inspect(config, config.source.path)
-    return record, _rows_of_record(record, config)
+    record = validate_source(config.source.path, config)
+    return record, rows_of_record(record, config)
 
 
-def _inspect(config: Config, path: str) -> ValidationRecord:
+def _reading(config: Config) -> dict[str, Any]:
+    """How the configuration says the source is opened."""
     source = config.source
-    options = {"rename": source.rename, "storage_options": source.storage_options}
-    dataset = open_source(path, **options)
-    absent = absent_chunk_times(path, config.data.variables, **options)
-    return validate_source(dataset, config, path=path, absent=absent)
+    return {
+        "rename": source.rename,
+        "storage_options": source.storage_options,
+        "preset": source.preset,
+        "units": source.units,
+        "retries": config.execution.retries,
+    }
 
 
 def _collect(faults: list[str], check, *arguments):
@@ -218,7 +242,7 @@ def _period_faults(selection: TimeSelection, config: Config) -> list[str]:
     step = np.timedelta64(selection.step_hours, "h")
     first, last = selection.times[0], selection.times[-1]
     has = f"{time_text(first)} to {time_text(last)}"
-    periods = {"data.period": config.data.period, **_periods(config)}
+    periods = {"data.period": config.data.period, **periods_of(config)}
     faults = []
     for key, period in periods.items():
         if period is None:
@@ -230,10 +254,6 @@ def _period_faults(selection: TimeSelection, config: Config) -> list[str]:
         elif not within(selection.times, period).any():
             faults.append(f"{key}: no time within {wanted}; the source has {has}. Change {key}.")
     return faults
-
-
-def _periods(config: Config) -> dict[str, Any]:
-    return {f"periods.{name}": getattr(config.periods, name) for name in ("train", "validation", "test")}
 
 
 def _first_look(dataset: xr.Dataset, names: list[str], levels: list[int], position: int) -> list[str]:
@@ -268,45 +288,24 @@ def _first_look(dataset: xr.Dataset, names: list[str], levels: list[int], positi
     return faults
 
 
-def _field(dataset: xr.Dataset, name: str, levels: list[int]) -> xr.DataArray:
-    field = dataset[name]
-    return field.sel(level=levels) if "level" in field.dims else field
-
-
-def _scan(
-    dataset: xr.Dataset, names: list[str], levels: list[int], selection: TimeSelection, faults: list[str]
-) -> dict[str, np.ndarray]:
-    """Read all values once: which times miss some, by variable, shape (time,); values out of range become faults.
-
-    A minimum that meets NaN is NaN, so the extremes of each time say both, and a block is freed once they are taken.
-    """
-    fields = {name: _field(dataset, name, levels) for name in names}
-    lows = {name: np.empty(selection.positions.size) for name in names}
-    highs = {name: np.empty(selection.positions.size) for name in names}
-    block = _BLOCKS_AT_ONCE * dataset[names[0]].data.chunksize[0]
-    cuts = np.flatnonzero(np.diff(selection.positions // block)) + 1
-    with progress("validate", selection.positions.size) as bar:
-        for part in np.split(np.arange(selection.positions.size), cuts):
-            positions = selection.positions[part]
-            extremes = {}
-            for name, field in fields.items():
-                values = field.isel(time=as_slice(positions)).data
-                axes = tuple(range(1, values.ndim))
-                extremes[name] = (values.min(axis=axes), values.max(axis=axes))
-            (extremes,) = dask.compute(extremes, scheduler="threads")
-            for name, (low, high) in extremes.items():
-                lows[name][part], highs[name][part] = low, high
-            bar.advance(part.size)
-    missing = {name: np.isnan(lows[name]) for name in names}
-    for name in names:
-        if missing[name].all():
-            continue
-        low, high = float(np.nanmin(lows[name])), float(np.nanmax(highs[name]))
-        fault = units_fault(VARIABLES[name], None, low, high)
+def _range_faults(found: Mapping[str, Summary], selection: TimeSelection) -> list[str]:
+    faults = []
+    for name, summary in found.items():
+        low, high = summary.range()
+        fault = None if low is None else units_fault(VARIABLES[name], None, low, high)
         if fault:
-            wrong = (lows[name] < VARIABLES[name].minimum) | (highs[name] > VARIABLES[name].maximum)
+            wrong = (summary.low < VARIABLES[name].minimum) | (summary.high > VARIABLES[name].maximum)
             faults.append(f"{fault} First at {time_text(selection.times[wrong][0])}.")
-    return missing
+    return faults
+
+
+def _other_axes(dataset: xr.Dataset, axes: Sequence[str]) -> str:
+    """How to get rid of axes that no field has."""
+    other = next((str(axis) for axis in axes if axis not in _AXES_OF_KIND["pressure"]), None)
+    if other is None:
+        return "Choose another source, "
+    label = dataset[other].values[0] if other in dataset.coords else 0
+    return f"Select one entry of every other axis, e.g. source.select={{{other}: {label}}}, "
 
 
 def _missing_faults(
@@ -329,109 +328,3 @@ def _missing_faults(
             "Set source.allow_missing=true to record and skip them, or repair the source."
         )
     return faults
-
-
-def _record(
-    dataset: xr.Dataset,
-    path: str,
-    grid: Grid,
-    config: Config,
-    selection: TimeSelection,
-    missing: dict[str, np.ndarray],
-) -> ValidationRecord:
-    times = selection.times
-    valid = ~np.any(list(missing.values()), axis=0)
-    kept = times[valid]
-    return ValidationRecord(
-        source={
-            "grid": str(grid),
-            "levels": [int(level) for level in dataset["level"].values] if "level" in dataset.coords else [],
-            **origin_facts(dataset, path),
-        },
-        times={
-            "first": time_text(times[0]),
-            "last": time_text(times[-1]),
-            "count": int(times.size),
-            "step_hours": selection.step_hours,
-            "source_step_hours": selection.source_step_hours,
-        },
-        gaps=[[time_text(end) for end in gap] for gap in selection.gaps],
-        missing={name: [time_text(time) for time in times[mask]] for name, mask in missing.items() if mask.any()},
-        valid_times={"count": int(kept.size), "first": time_text(kept[0]), "last": time_text(kept[-1])},
-        planned={
-            "training_store": _planned_store(config, times.size),
-            "periods": {
-                key.removeprefix("periods."): _planned_period(times, valid, selection.step_hours, period)
-                for key, period in _periods(config).items()
-                if period is not None or key == "periods.train"
-            },
-        },
-    )
-
-
-def _planned_store(config: Config, count: int) -> dict[str, Any]:
-    data = config.data
-    fields = sum(len(data.levels) if known(name).kind == "pressure" else 1 for name in data.variables)
-    cells = data.grid.latitude * data.grid.longitude
-    return {
-        "grid": str(training_grid(config)),
-        "fields": fields,
-        "times": int(count),
-        "bytes": int(4 * cells * (fields * count + len(data.statics))),
-    }
-
-
-def _planned_period(times: np.ndarray, valid: np.ndarray, step_hours: int, period) -> dict[str, Any]:
-    inside = np.ones(times.size, dtype=bool) if period is None else within(times, period)
-    usable = np.flatnonzero(inside & valid)
-    breaks = np.flatnonzero(np.diff(times[usable]) != np.timedelta64(step_hours, "h")) + 1
-    runs = [part.size for part in np.split(usable, breaks) if part.size]
-    return {"times": int(inside.sum()), "valid": int(usable.size), "runs": runs}
-
-
-def _rows_of_plan(config: Config) -> list[tuple[str, str]]:
-    simulation, step = config.simulation, config.data.time_step_hours
-    store = _planned_store(config, simulation.days * 24 // step)
-    made = f"T{simulation.truncation} simulation" if config.source.kind == "simulation" else "closed-form waves"
-    return [
-        ("source", f"{made}, {simulation.days} days from {simulation.start:%Y-%m-%d}, yet to be made"),
-        ("training store", _store_text(store)),
-        *_rows_of_work(config),
-    ]
-
-
-def _rows_of_record(record: ValidationRecord, config: Config) -> list[tuple[str, str]]:
-    times = record.times
-    rows = [
-        ("source", f"{config.source.path}: {record.source['grid']}"),
-        ("times", f"{times['count']} from {times['first']} to {times['last']}, every {times['step_hours']} h"),
-    ]
-    if times["source_step_hours"] != times["step_hours"]:
-        rows.append(("subsampled", f"the source has a time every {times['source_step_hours']:g} h"))
-    rows += [("gap", f"{before} to {after}") for before, after in record.gaps]
-    rows += [("missing", f"{name}: {len(lost)} times, the first {lost[0]}") for name, lost in record.missing.items()]
-    rows.append(("training store", _store_text(record.planned["training_store"])))
-    longest = max(stage.steps for stage in config.training.stages)
-    given = config.model.input_steps - 1
-    for name, period in record.planned["periods"].items():
-        text = f"{period['valid']} valid of {period['times']} times"
-        if name != "test":
-            windows = {k: sum(max(0, run - given - k) for run in period["runs"]) for k in sorted({1, longest})}
-            text += "".join(f", {count} windows of {k} step{'s' * (k > 1)}" for k, count in windows.items())
-        rows.append((name, text))
-    return rows + _rows_of_work(config)
-
-
-def _store_text(store: dict[str, Any]) -> str:
-    size = store["bytes"]
-    text = f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
-    return f"{store['times']} times x {store['fields']} fields on {store['grid']}; {text} before compression"
-
-
-def _rows_of_work(config: Config) -> list[tuple[str, str]]:
-    stages = ", ".join(f"{stage.updates} updates of {stage.steps} steps" for stage in config.training.stages)
-    forecast = config.forecast
-    return [
-        ("training", f"{stages}; batches of {config.training.batch_size}"),
-        ("forecasts", f"every {forecast.every_hours} h of the test period, to {forecast.lead_hours} h"),
-    ]

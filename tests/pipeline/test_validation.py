@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import xarray as xr
 from pipeline.artefacts import read_description
 from pipeline.config import Config, load_config
 from pipeline.runs import Run
-from pipeline.sources import open_source
+from pipeline.sources import absent_chunk_times, open_source
 from pipeline.validation import inspect_config, read_record, run_stage
 from transforms.errors import InputError
 
@@ -22,6 +23,9 @@ PERIODS = (
     "periods.validation=[2016-12-31T12:00, 2016-12-31T18:00]",
     "periods.test=[2017-01-01T00:00, 2017-01-01T18:00]",
 )
+
+
+PROCESSES = ["execution.beam=[--runner=DirectRunner, --direct_running_mode=multi_processing, --direct_num_workers=2]"]
 
 
 def config(path, *overrides: str, periods=PERIODS) -> Config:
@@ -183,6 +187,93 @@ def test_a_value_that_no_atmosphere_has_is_found_wherever_it_is(era5_like, store
     assert "temperature: values from " in message
     assert "broken" in message
     assert "First at 2017-01-01T06:00" in message
+
+
+def test_missing_values_are_counted_by_variable_and_time(era5_like, stored):
+    data = era5_like()
+    data["temperature"][3, 1, 5, 5] = np.nan
+    data["temperature"][4, :, 5, 5] = np.nan
+    data["temperature"][5, 0, 5, 5:8] = np.nan
+    data["2m_temperature"][7] = np.nan
+    record, rows = inspect_config(config(stored(data), "source.allow_missing=true"))
+    assert record.missing_values == {
+        "temperature": {"of": 3 * 2048, "runs": [["2016-12-30T18:00", 1, 1], ["2016-12-31T00:00", 2, 3]]},
+    }
+    assert record.ranges["temperature"] == [float(data["temperature"].min()), float(data["temperature"].max())]
+    assert ("missing", "temperature: 3 times, the first 2016-12-30T18:00; 0.01% of its values") in rows
+    surface, _ = inspect_config(config(stored(data), "source.allow_missing=true", "data.variables=[2m_temperature]"))
+    assert surface.missing_values["2m_temperature"]["runs"] == [["2016-12-31T18:00", 1, 2048]]
+    assert surface.missing == {"2m_temperature": ["2016-12-31T18:00"]}
+
+
+@pytest.mark.parametrize("times", [1, 5, 12])
+def test_the_record_depends_neither_on_chunks_nor_on_processes(era5_like, tmp_path, times):
+    data = era5_like()
+    data["temperature"][3, 1, 5, 5] = np.nan
+    encoding = {name: {"chunks": (times, 3, 64, 32)} for name in ("temperature", "geopotential")}
+    records = []
+    for name, chunks, options in (
+        ("plain", {}, []),
+        ("cut", encoding, ["execution.memory_mb=64"]),
+        ("spread", encoding, PROCESSES),
+    ):
+        if name == "spread" and times != 5:
+            continue
+        data.to_zarr(tmp_path / name, zarr_format=3, consolidated=False, encoding=chunks)
+        settings = config(tmp_path / name, "source.allow_missing=true", *options)
+        record, _ = inspect_config(settings)
+        records.append({**asdict(record), "source": None})
+    assert all(record == records[0] for record in records)
+
+
+def test_chunks_never_written_are_counted_within_shards_too(era5_like, tmp_path):
+    data = era5_like()
+    data["temperature"][3] = np.nan
+    encoding = {"temperature": {"chunks": (1, 3, 32, 32), "shards": (4, 3, 64, 32), "fill_value": np.nan}}
+    data.to_zarr(tmp_path / "source.zarr", zarr_format=3, consolidated=False, encoding=encoding)
+    (tmp_path / "source.zarr" / "temperature" / "c" / "2" / "0" / "0" / "0").unlink()
+    path = str(tmp_path / "source.zarr")
+    record, rows = inspect_config(config(path, "source.allow_missing=true"))
+    assert record.missing_chunks == {"temperature": [["2016-12-30T18:00", 1, 2], ["2017-01-01T00:00", 4, 2]]}
+    assert record.missing_values["temperature"]["runs"] == [
+        ["2016-12-30T18:00", 1, 3 * 2048],
+        ["2017-01-01T00:00", 4, 3 * 2048],
+    ]
+    assert any(what == "missing" and text.endswith("10 chunks were never written") for what, text in rows)
+    # With a number for a fill value, reading does not tell.
+    encoding["temperature"]["fill_value"] = np.float32(0.0)
+    data["temperature"][3] = 0.0
+    data.to_zarr(tmp_path / "zero.zarr", zarr_format=3, consolidated=False, encoding=encoding)
+    assert absent_chunk_times(tmp_path / "zero.zarr", ["temperature"])["temperature"].tolist() == [3]
+
+
+def test_derived_variables_are_validated(era5_like, stored):
+    data = era5_like()
+    data["u_component_of_wind"][3, 1, 5, 5] = np.nan
+    data["v_component_of_wind"][7, 0, 5, 5] = np.nan
+    path = stored(data)
+    settings = config(path, "data.variables=[wind_speed, temperature]", "source.allow_missing=true")
+    record, _ = inspect_config(settings)
+    assert record.missing == {"wind_speed": ["2016-12-30T18:00", "2016-12-31T18:00"]}
+    message = faults_of(stored(data.drop_vars("u_component_of_wind")), "data.variables=[wind_speed, temperature]")
+    assert "wind_speed: not in the source, and u_component_of_wind to derive it from is missing" in message
+    assert "the source has" in message
+
+
+def test_sums_over_time_reach_back_before_the_period(era5_like, stored):
+    data = era5_like(times=60, step_hours=1)
+    rain = np.random.default_rng(0).uniform(0, 1e-3, data["2m_temperature"].shape).astype(np.float32)
+    data["total_precipitation"] = (data["2m_temperature"].dims, rain, {"units": "m"})
+    data["total_precipitation"][30, 2, 2] = np.nan
+    settings = config(
+        stored(data),
+        "data.variables=[total_precipitation_6hr]",
+        "data.period=[2016-12-30T06:00, 2017-01-01T06:00]",
+        "source.allow_missing=true",
+        periods=(),
+    )
+    record, _ = inspect_config(settings)
+    assert record.missing == {"total_precipitation_6hr": ["2016-12-31T06:00"]}
 
 
 @pytest.mark.parametrize(
