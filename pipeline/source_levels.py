@@ -82,10 +82,6 @@ def _coefficients(dataset: xr.Dataset, path: str) -> tuple[np.ndarray, np.ndarra
     attributes = level.attrs if "level" in dataset.coords else {}
     standard = str(attributes.get("standard_name", ""))
     terms = dict(re.findall(r"(\w+)\s*:\s*(\S+)", str(attributes.get("formula_terms", ""))))
-    if standard == "atmosphere_sigma_coordinate" or "sigma" in terms or _is_sigma(level, attributes):
-        sigma = np.asarray(level.values, dtype=np.float64)
-        top = _pascals(dataset[terms["ptop"]]) if terms.get("ptop") in dataset.variables else 0.0
-        return np.asarray((1.0 - sigma) * top), sigma
     for first, second in ((terms.get("a") or terms.get("ap"), terms.get("b")), *_COEFFICIENTS):
         if not {first, second} <= set(map(str, dataset.variables)):
             continue
@@ -93,6 +89,10 @@ def _coefficients(dataset: xr.Dataset, path: str) -> tuple[np.ndarray, np.ndarra
         if a.dims == ("level",) and b.dims == ("level",):
             reference = next((p for p in (terms.get("p0"), *_REFERENCE) if p in dataset.variables), None)
             return _in_pascals(a, dataset[reference] if reference else None), _floats(b)
+    if standard == "atmosphere_sigma_coordinate" or "sigma" in terms or (not standard and _is_sigma(level, attributes)):
+        sigma = np.asarray(level.values, dtype=np.float64)
+        top = _pascals(dataset[terms["ptop"]]) if terms.get("ptop") in dataset.variables else 0.0
+        return np.asarray((1.0 - sigma) * top), sigma
     found = _from_grib(dataset, level)
     if found is None and standard in _HYBRID_NAMES:
         raise InputError(

@@ -147,8 +147,12 @@ def _by_standard_name(name: str, variable: xr.DataArray) -> str | None:
     standard = str(variable.attrs.get("standard_name", ""))
     if standard in _ELSEWHERE:
         return _ELSEWHERE[standard]
+    # A scalar height is a coordinate of all variables of its file, of those on levels as well.
+    on_levels = any(axis in variable.dims for axis in ("level", *_AXIS_ALIASES["level"]))
+    height, at_height = _AT_HEIGHT.get(standard, (0.0, None))
     given = [float(variable[axis]) for axis in _HEIGHTS if axis in variable.coords and variable[axis].size == 1]
-    at = _AT_HEIGHT.get(standard)
-    if at is None or not (given or name in ("tas", "uas", "vas")):
+    if on_levels or at_height is None:
         return _ON_LEVELS.get(standard)
-    return at[1] if not given or abs(given[0] - at[0]) < 0.5 else None
+    if name in ("tas", "uas", "vas") or any(abs(value - height) < 0.5 for value in given):
+        return at_height
+    return None if given else _ON_LEVELS.get(standard)
