@@ -203,7 +203,7 @@ class Atmosphere:
             pressure = jnp.exp(scalars[-2])
             winds = [jnp.concatenate([x, y[None]]) for x, y in ((nodal.u_wind, near_u), (nodal.v_wind, near_v))]
             u, v = spectral.wind(*(jnp.swapaxes(wind, -1, -2) for wind in winds))
-            column = partial(interpolate, surface_pressure=pressure, sigma=self.sigma, levels=levels)
+            column = partial(interpolate, surface_pressure=pressure, column=self.sigma, levels=levels)
             on_levels = temperature_and_geopotential(temperature, pressure, ground, self.sigma, levels)
             return {
                 "geopotential": on_levels[1],

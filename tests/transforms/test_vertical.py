@@ -10,6 +10,8 @@ from transforms.vertical import (
     GAS_CONSTANT,
     GRAVITY,
     LAPSE_RATE,
+    HybridLevels,
+    between_pressure_levels,
     interpolate,
     mean_sea_level_pressure,
     temperature_and_geopotential,
@@ -104,6 +106,71 @@ def test_interpolation_is_linear_in_log_pressure_and_constant_beyond_the_ends():
     np.testing.assert_allclose(got, 3.0 - 2.0 * target, rtol=1e-12)
 
 
+def test_sigma_levels_are_hybrid_levels_without_a():
+    temperature, surface, ground = _lapse_atmosphere(HEIGHT, SIGMA)
+    temperature = temperature + np.random.default_rng(1).normal(0, 5, temperature.shape)
+    hybrid = HybridLevels(np.zeros(SIGMA.size), SIGMA)
+    for function in (
+        lambda column: temperature_and_geopotential(temperature, surface, ground, column, LEVELS),
+        lambda column: interpolate(temperature, surface, column, LEVELS),
+        lambda column: mean_sea_level_pressure(temperature, surface, ground, column),
+    ):
+        np.testing.assert_array_equal(function(hybrid), function(SIGMA))
+
+
+def _hybrid(count: int = 120) -> HybridLevels:
+    """Pressure aloft, sigma below, as forecast models have it."""
+    eta = np.linspace(0.01, 1.0, count)
+    return HybridLevels(a=5e4 * eta * (1 - eta), b=eta**2)
+
+
+def test_hybrid_levels_give_fields_of_pressure_exactly_at_any_surface_pressure():
+    column = _hybrid()
+    surface = np.array([[101_000.0, 55_000.0, 78_000.0]])
+    pressure = column.a[:, None, None] + column.b[:, None, None] * surface
+    got = interpolate(3.0 - 2.0 * np.log(pressure), surface, column, LEVELS)
+    target = np.clip(100.0 * np.array(LEVELS)[:, None, None], pressure[:1], pressure[-1:])
+    np.testing.assert_allclose(got, 3.0 - 2.0 * np.log(target), rtol=1e-12)
+
+
+def test_hybrid_levels_recover_the_constant_lapse_rate_above_and_below_the_ground():
+    column = _hybrid()
+    surface = SEA_LEVEL * (1 - LAPSE_RATE * HEIGHT / SEA_TEMPERATURE) ** (1 / EXPONENT)
+    pressure = column.a[:, None, None] + column.b[:, None, None] * surface
+    temperature = SEA_TEMPERATURE * (pressure / SEA_LEVEL) ** EXPONENT
+    got, geopotential = temperature_and_geopotential(temperature, surface, GRAVITY * HEIGHT, column, LEVELS[1:])
+    expected = SEA_TEMPERATURE * (100.0 * np.array(LEVELS[1:])[:, None, None] / SEA_LEVEL) ** EXPONENT
+    height = (SEA_TEMPERATURE - expected) / LAPSE_RATE
+    np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=2e-4)
+    np.testing.assert_allclose(geopotential, np.broadcast_to(GRAVITY * height, got.shape), atol=8.0)
+    sea_level = mean_sea_level_pressure(temperature, surface, GRAVITY * HEIGHT, column)
+    np.testing.assert_allclose(sea_level, SEA_LEVEL, rtol=1e-9)
+
+
+def test_hybrid_levels_work_inside_jit():
+    import jax
+    import jax.numpy as jnp
+
+    column, surface = _hybrid(), np.array([[101_000.0, 55_000.0]], np.float32)
+    field = np.random.default_rng(2).normal(size=(120, 1, 2)).astype(np.float32)
+    run = jax.jit(lambda f, p: interpolate(f, p, column, LEVELS))
+    expected = interpolate(field, surface, column, LEVELS)
+    np.testing.assert_allclose(run(jnp.asarray(field), jnp.asarray(surface)), expected, atol=1e-4)
+
+
+def test_between_pressure_levels_is_linear_in_log_pressure_and_copies():
+    source, levels = [1000, 200, 500, 850], [850, 300, 925, 1000, 200]
+    slope = np.random.default_rng(3).normal(size=(2, 1, 3, 4))
+    field = 5.0 + slope * np.log(source)[:, None, None]
+    got = between_pressure_levels(field, source, levels)
+    np.testing.assert_allclose(got, 5.0 + slope * np.log(levels)[:, None, None], rtol=1e-13)
+    np.testing.assert_array_equal(got[:, [0, 3, 4]], field[:, [3, 0, 1]])
+    assert between_pressure_levels(field.astype(np.float32), source, levels).dtype == np.float32
+    field[0, 2] = np.nan  # 500 hPa
+    missing = np.isnan(between_pressure_levels(field, source, levels)).all(axis=(-2, -1))
+    np.testing.assert_array_equal(missing, [[False, True, False, False, False], [False] * 5])
+
+
 def test_leading_axes_are_kept():
     temperature, surface, ground = _lapse_atmosphere(HEIGHT, SIGMA)
     many = np.stack([temperature, temperature + 1.0])
@@ -152,3 +219,11 @@ def test_unusable_levels_are_refused():
         interpolate(temperature, surface, SIGMA[::-1], [500])
     with pytest.raises(InputError, match="levels: expected"):
         interpolate(temperature, surface, SIGMA, [-500])
+    with pytest.raises(InputError, match=r"level 100 hPa is outside the source's range, 200 to 1000"):
+        between_pressure_levels(np.zeros((2, 1, 1)), [1000, 200], [500, 100])
+    with pytest.raises(InputError, match="level: expected different"):
+        between_pressure_levels(np.zeros((2, 1, 1)), [500, 500], [500])
+    with pytest.raises(InputError, match="increasing pressures"):
+        HybridLevels(np.zeros(3), np.array([1.0, 0.5, 0.1]))
+    with pytest.raises(InputError, match="at least two levels"):
+        HybridLevels(np.zeros(3), np.array([0.5]))
