@@ -1,7 +1,8 @@
 """Artefacts: one file or directory that appears all at once and says what it is.
 
-Work happens under a temporary sibling name; only a complete artefact gets its final name, by a rename. Its attributes
-carry a description (see `describe`) by which a consumer, or the runner, tells whether it is the one it needs.
+On this machine's disks work happens under a temporary sibling name; only a complete artefact gets its final name, by a
+rename. An object store has no rename: there work happens in place, and ``_SUCCESS.json``, written last, makes it complete.
+Attributes carry a description (see `describe`) by which a consumer, or the runner, tells whether it is the one it needs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.objects import Objects, is_url
 from transforms.errors import InputError
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "refuse_other",
     "require",
     "source_fingerprint",
+    "unfinished",
     "working_path",
     "write_description",
 ]
@@ -65,12 +68,22 @@ def describe(kind: str, fingerprint: str = "", inputs: dict[str, str] | None = N
 
 
 def read_description(path: str | Path) -> dict[str, Any] | None:
-    """Return the description of the artefact at `path`, or None where there is none or it cannot be read."""
+    """Return the description of the artefact at `path`, or None where there is none or it cannot be read.
+
+    At an address it is that of a complete artefact only.
+    """
+    if is_url(path):
+        try:
+            return json.loads(Objects(str(path)).read(DESCRIPTION_FILE) or b"")
+        except (OSError, ValueError):
+            return None
     path = Path(path)
     try:
         if path.is_dir():
             if (path / DESCRIPTION_FILE).is_file():
                 return json.loads((path / DESCRIPTION_FILE).read_text())
+            if (path / ".zattrs").is_file():
+                return json.loads((path / ".zattrs").read_text())[ATTRIBUTE]
             return json.loads((path / "zarr.json").read_text())["attributes"][ATTRIBUTE]
         if path.suffix == ".json":
             return json.loads(path.read_text())[ATTRIBUTE]
@@ -88,27 +101,41 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
     return None
 
 
+def unfinished(objects: Objects) -> dict[str, Any] | None:
+    """Return the description of the zarr store among `objects`, complete or not, or None where there is none."""
+    return _attributes_at(objects).get(ATTRIBUTE)
+
+
 def write_description(directory: Path, description: dict[str, Any]) -> None:
     """Write the description of an artefact that is a plain directory."""
     (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1) + "\n")
 
 
 def working_path(path: str | Path) -> Path:
-    """Return the sibling name under which the artefact at `path` is built."""
+    """Return the sibling name under which the artefact at the local `path` is built."""
     path = Path(path)
     return path.with_name(f".partial-{path.name}")
 
 
 @contextlib.contextmanager
-def publishing(path: str | Path, *, keep_partial: bool = False) -> Iterator[Path]:
+def publishing(
+    path: str | Path, *, keep_partial: bool = False, storage_options: dict[str, Any] | None = None
+) -> Iterator[Path]:
     """Yield a temporary sibling of `path` to write to; give it the final name when the block ends without error.
 
     Anything already at `path` stays readable until then. A failed attempt's leftovers are removed at the next one, or
-    kept for it to go on with when `keep_partial` is set.
+    kept for it to go on with when `keep_partial` is set. For an address the address itself is yielded, as text: what
+    was there is gone or, with `keep_partial`, no longer complete, and ``_SUCCESS.json`` is written at the end.
+
+    Args:
+        storage_options: passed to fsspec for addresses.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    if is_url(path):
+        yield from _publishing_in_place(str(path), keep_partial, storage_options or {})
+        return
     path = Path(path)
     partial = working_path(path)
     try:
@@ -136,10 +163,15 @@ def refuse_other(path: str | Path, fingerprint: str, *, overwrite: bool) -> bool
     Raises:
         InputError: something else is there and `overwrite` is not set.
     """
-    path = Path(path)
-    if not path.exists():
-        return False
     description = read_description(path)
+    if is_url(path):
+        if description is None:
+            objects = Objects(str(path))
+            description = unfinished(objects) or ({} if objects.find() else None)
+            if description is None or description.get("fingerprint") == fingerprint:
+                return False
+    elif not Path(path).exists():
+        return False
     if description is not None and description.get("fingerprint") == fingerprint:
         return True
     if overwrite:
@@ -159,10 +191,9 @@ def require(path: str | Path, kind: str, mend: str) -> dict[str, Any]:
     Raises:
         InputError: it is missing, of another kind, or of another schema version.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: the {kind} is missing; {mend}.")
     description = read_description(path)
+    if description is None and (is_url(path) or not Path(path).exists()):
+        raise InputError(f"{path}: the {kind} is missing{' or incomplete' if is_url(path) else ''}; {mend}.")
     if description is None:
         raise InputError(f"{path}: expected a {kind}, but it carries no description of itself; {mend}.")
     if description.get("kind") != kind:
@@ -193,6 +224,33 @@ def source_fingerprint(path: str, storage_options: dict[str, Any] | None = None)
     mapper = fsspec.get_mapper(path, **(storage_options or {}))
     documents = {name: mapper[name].hex() for name in ("zarr.json", ".zmetadata", ".zattrs") if name in mapper}
     return digest([path, documents])
+
+
+def _publishing_in_place(url: str, keep_partial: bool, options: dict[str, Any]) -> Iterator[str]:
+    objects = Objects(url, options)
+    try:
+        if keep_partial:
+            objects.remove(DESCRIPTION_FILE)
+        else:
+            objects.remove()
+    except Exception as error:
+        # Remote file systems raise classes of their own (aiohttp, botocore, gcsfs), which need not be installed.
+        raise InputError(
+            f"{url}: cannot write there ({type(error).__name__}: {error}). Choose a place you can write to."
+        ) from error
+    yield url
+    description = unfinished(objects)
+    if description is None:
+        raise RuntimeError(f"{url}: nothing with a description was written there")
+    objects.write(DESCRIPTION_FILE, (json.dumps(description, indent=1) + "\n").encode())
+
+
+def _attributes_at(objects: Objects) -> dict[str, Any]:
+    try:
+        plain = objects.read(".zattrs")
+        return json.loads(plain) if plain else json.loads(objects.read("zarr.json") or b"{}").get("attributes", {})
+    except ValueError:
+        return {}
 
 
 def _remove(path: Path) -> None:

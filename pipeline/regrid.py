@@ -1,31 +1,56 @@
-"""Stage `regrid`: the source on the training grid, as a Beam job that reads, regrids and writes whole shards.
+"""Stage `regrid`: the source on the training grid, as a Beam job that reads, regrids and writes whole objects.
 
-The store is created first, complete but for its data. Each element of the job owns one shard of a variable, or of both
-components of a wind, so that writes need no coordination and any Beam runner can spread them. Only the flags that say
-which times are complete meet across variables, a few bytes per shard.
+Every store is created first, complete but for its data. An element of the job owns some times of a variable, or of both
+components of a wind, in all targets: it reads each block of them once, regrids it to every grid, and writes shards that
+nobody else writes. So the job is a map alone, any Beam runner can spread it, and a job that was stopped goes on with the
+shards that are missing or damaged. What an element learns besides, which times miss values and what rounding did, it
+leaves in a note beside the data; the notes are gathered into the store at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
-import tensorstore
 import xarray as xr
-import zarr
 
-from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
-from pipeline.beam_runner import beam, count_done, run_job, xbeam
+from pipeline.artefacts import (
+    ATTRIBUTE,
+    describe,
+    digest,
+    publishing,
+    read_description,
+    require,
+    source_fingerprint,
+    unfinished,
+)
+from pipeline.beam_runner import beam, count_done, in_flight, require_runner, run_elements
+from pipeline.derive import absent_times, stored_inputs
+from pipeline.objects import Objects, is_url
+from pipeline.prepare import prepare
+from pipeline.regridders import regridder
 from pipeline.runs import Run
 from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
-from pipeline.stores import consolidate
+from pipeline.store_writing import (
+    StoredArray,
+    arrays_of,
+    build_template,
+    is_document,
+    round_mantissa,
+    set_attributes,
+    shard_span,
+)
 from pipeline.validation import KIND as RECORD_KIND
 from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError
@@ -39,24 +64,74 @@ __all__ = ["KIND", "regrid_store", "run_stage"]
 KIND = "training store"
 
 _JOB = "regrid"
-_BLOCK_BYTES = 32e6
-"""Source data of one variable held at once by a worker."""
+_BLOCK_BYTES = 12e6
+"""Source data of one variable regridded at once; it stays in the last cache while it is."""
+_BLOCKS_HELD = 5
+"""Blocks in memory: one being regridded, one being read, and what decoding them takes besides."""
+_OBJECTS_HELD = 3
+"""Objects in memory for each written: one being filled, one being encoded, and its encoding."""
+_AT_ONCE = 16
+_NOTES = ".notes"
+_SHOWN = 5
+_VALID = {"long_name": "whether every variable is complete in the source"}
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Element:
+    """Some times of one variable or wind, and what a worker holds while it regrids them."""
+
+    start: int
+    stop: int
+    names: tuple[str, ...]
+    block: int
+    memory: float
+
+    @property
+    def note(self) -> str:
+        return f"{_NOTES}/{self.start:09d}-{self.names[0]}.json"
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """One store being written.
+
+    Attributes:
+        path: where it is published.
+        regridder: from the source's grid to its own.
+        arrays: those that vary in time, and ``valid``.
+        template: all its objects but data that vary in time.
+        job: digest of all that decides the bytes of its data.
+        objects: where it is being written.
+        check: whether it may hold objects already, which are then kept where they are sound.
+        noted: whether every element has to leave a note.
+    """
+
+    path: str
+    regridder: Regridder
+    arrays: dict[str, StoredArray]
+    template: dict[str, bytes]
+    job: str
+    objects: Objects
+    check: bool = False
+    noted: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
     """What every worker needs to know."""
 
+    identity: str
     source: str
-    source_options: dict[str, Any]
-    target: str
-    regridder: Regridder
+    opening: dict[str, Any]
+    preparing: dict[str, Any]
+    targets: tuple[_Target, ...]
     positions: np.ndarray
-    levels: list[int]
-    shard_times: int
     absent: dict[str, np.ndarray]
+    keep_bits: dict[str, int]
+    skipna: bool
+    memory: float
 
 
 def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
@@ -75,12 +150,20 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         variables=config.data.variables,
         statics=config.data.statics,
         levels=config.data.levels,
+        vertical=config.data.vertical,
         period=config.data.period,
         step_hours=config.data.time_step_hours,
         rename=config.source.rename,
+        preset=config.source.preset,
+        units=config.source.units,
         storage_options=config.source.storage_options,
+        retries=config.execution.retries,
+        skipna=config.source.allow_missing,
         shard_times=config.data.shard_times,
+        zarr_format=config.data.zarr_format,
+        keep_bits=config.data.keep_bits,
         beam_options=config.execution.beam,
+        memory_mb=config.execution.memory_mb,
         expected_times=record.times["count"],
         fingerprint=fingerprint,
         inputs=inputs,
@@ -92,47 +175,78 @@ def regrid_store(
     target: str | Path,
     grid: Grid,
     *,
+    also: Sequence[tuple[str | Path, Grid, str]] = (),
     method: str = "conservative",
     variables: Sequence[str] | None = None,
     statics: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
+    vertical: str = "select",
     period: tuple[datetime, datetime] | None = None,
     step_hours: int | None = None,
     rename: Mapping[str, str] | None = None,
+    preset: str | None = None,
+    units: Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
+    retries: int = 4,
+    skipna: bool = False,
     shard_times: int = 128,
+    zarr_format: int = 3,
+    keep_bits: Mapping[str, int] | None = None,
     beam_options: Sequence[str] = ("--runner=DirectRunner",),
+    memory_mb: int = 1024,
+    repair: bool = False,
     expected_times: int | None = None,
     fingerprint: str = "",
     inputs: dict[str, str] | None = None,
 ) -> None:
-    """Regrid a source and publish it as a zarr v3 store.
+    """Regrid a source and publish it as one zarr store or several, reading it once.
 
-    The store holds float32 variables (time, [level], latitude, longitude) with one time in a chunk and `shard_times`
-    in a shard, statics (latitude, longitude), and ``valid`` (time), False where any variable misses a value in the
-    source. Pairs of wind components are regridded as vectors.
+    A store holds float32 variables (time, [level], latitude, longitude), in zarr v3 with one time in a chunk and up to
+    `shard_times` in a shard, statics (latitude, longitude), and ``valid`` (time), False where any variable misses a
+    value in the source. Pairs of wind components are regridded as vectors. Its bytes depend on neither the runner nor
+    `memory_mb`. A job that was stopped goes on where it was, if nothing that decides the data has changed since.
 
     Args:
-        source, rename, storage_options: see `pipeline.sources.open_source`.
-        target: store to publish.
+        source, rename, preset, units, storage_options, retries: see `pipeline.sources.open_source`.
+        target: store to publish: a local path, or an address that fsspec can write to.
         grid: grid to regrid to.
-        method: ``conservative``, ``bilinear`` or ``nearest``; see `transforms.regridding.Regridder`.
-        variables: variables with a time axis; all that lie on the grid by default.
+        also: further (target, grid, method).
+        method: see `pipeline.regridders.regridder`.
+        variables: variables with a time axis, derived ones included; all that lie on the grid by default.
         statics: variables without one; all by default.
         levels: levels kept, hPa; all by default.
+        vertical: see `pipeline.levels.at_levels`.
         period: first and last time, both included; all by default.
         step_hours: step of the times kept; all times by default.
-        beam_options: options of Apache Beam. Workers in other processes or machines must see both paths.
+        target_options: passed to fsspec for targets that are addresses.
+        skipna: take means over the values that are not missing, and mark the times in ``valid``; otherwise times with
+            missing values are refused once all others are done.
+        zarr_format: 3, or 2, which has no shards: chunks then hold up to 4 MB.
+        keep_bits: bits of the mantissa to keep, by variable; the error it makes is an attribute of the variable.
+        beam_options: options of Apache Beam. Workers in other processes or machines must see all paths.
+        memory_mb: bound of the data that a process holds at once.
+        repair: where a target is there already and was made of the same, rewrite only what is missing or damaged.
         expected_times: number of times that validation found.
 
     Raises:
-        InputError: the source cannot be read or lacks what is asked for, or the target cannot be written.
+        InputError: the source cannot be read or lacks what is asked for, a target cannot be written, or memory does
+            not suffice.
     """
+    require_runner(beam_options)
     # Workers need not share the working directory.
-    source, target = str(source), Path(target)
-    source = source if "://" in source else os.path.abspath(source)
-    options = {"rename": dict(rename or {}), "storage_options": dict(storage_options or {})}
-    dataset = open_source(source, **options)
+    source = str(source) if is_url(source) else os.path.abspath(source)
+    opening = {
+        "rename": dict(rename or {}),
+        "storage_options": dict(storage_options or {}),
+        "preset": preset,
+        "units": dict(units or {}),
+        "retries": retries,
+    }
+    preparing = {"variables": variables, "statics": statics, "levels": levels, "vertical": vertical}
+    preparing["step_hours"] = step_hours
+    raw = open_source(source, blocks=False, **opening)
+    dataset = prepare(raw, **preparing)
     names, statics = _names(dataset, variables, statics, source)
     levels = _levels(dataset, names, levels)
     faults = field_faults(dataset, [name for name in (*names, *statics) if name in VARIABLES], levels)
@@ -144,123 +258,357 @@ def regrid_store(
             f"time: the source now gives {positions.size} times, but {expected_times} were validated. It has changed; "
             "run the stage validate again (--from validate)."
         )
+    # Derived fields need dask's blocks; plain ones are read faster without.
+    plain = vertical == "select" and all(name in raw for name in names)
+    opening["blocks"] = not plain
     shard_times = min(shard_times, positions.size)
-    regridder = Regridder(source_grid(dataset), grid, method)
-    pairs = wind_pairs(names)
-    groups = [*pairs, *[(name,) for name in names if not any(name in pair for pair in pairs)]]
-    keys = [
-        xbeam.Key({"time": start}, vars=frozenset(group))
-        for start in range(0, positions.size, shard_times)
-        for group in groups
-    ]
+    keep_bits = dict(keep_bits or {})
+    unknown = [name for name in keep_bits if name not in (*names, *statics)]
+    if unknown:
+        raise InputError(f"keep_bits: {unknown[0]} is not written; expected among {', '.join((*names, *statics))}.")
     times = dataset["time"].values[positions]
-    description = describe(
-        KIND,
-        fingerprint,
-        inputs,
-        grid=str(grid),
-        levels=levels,
-        variables=names,
-        statics=statics,
-        time_step_hours=step_hours,
-        period=[time_text(times[0]), time_text(times[-1])],
-        method=method,
+    facts = {
+        "levels": levels,
+        "variables": names,
+        "statics": statics,
+        "time_step_hours": step_hours,
+        "period": [time_text(times[0]), time_text(times[-1])],
         **origin_facts(dataset, source),
-    )
-    with publishing(target) as partial:
-        template = _template(dataset, regridder, names, statics, levels, times, description)
-        _create(template, partial, shard_times)
-        absent = absent_chunk_times(source, names, **options)
-        job = _Job(source, options, str(partial.resolve()), regridder, positions, levels, shard_times, absent)
+    }
+    decisive = [source, source_fingerprint(source, opening["storage_options"]), opening, preparing, names, statics]
+    decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
+    places: dict[str, _Target] = {}
+    for path, onto, way in [(target, grid, method), *also]:
+        path = str(path) if is_url(path) else os.path.abspath(path)
+        if path in places:
+            raise InputError(f"{path}: named twice as a target. Give each grid a store of its own.")
+        mapping = regridder(source_grid(dataset), onto, way)
+        job = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
+        description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=job, **facts)
+        content = _content(dataset, mapping, names, statics, levels, times, description, keep_bits)
+        spans = {name: shard_span(shard_times, content[name][0].nbytes, zarr_format) for name in names}
+        template = build_template(content, {**spans, "valid": shard_times}, zarr_format)
+        arrays = {name: array for name, array in arrays_of(template).items() if name in (*names, "valid")}
+        places[path] = _Target(path, mapping, arrays, template, job, Objects(path, dict(target_options or {})))
+    elements = _elements(raw, dataset, names, list(places.values()), positions, shard_times, memory_mb * 1e6)
+    needed = stored_inputs(raw, names)
+    absent = absent_chunk_times(source, needed, **{key: opening[key] for key in _READING})
+    with contextlib.ExitStack() as stack:
+        targets = tuple(_placed(place, stack, repair) for place in places.values())
+        job = _Job(
+            uuid.uuid4().hex,
+            source,
+            opening,
+            preparing,
+            targets,
+            positions,
+            absent_times(raw, names, absent),
+            keep_bits,
+            skipna,
+            memory_mb * 1e6,
+        )
+        try:
+            run_elements(_JOB, elements, _Regrid(job), beam_options)
+        finally:
+            _OPENED.pop(job.identity, None)
+        for place in targets:
+            _finish(place, names, times, keep_bits, skipna)
+    _log.info("%s: %d times of %d variables", ", ".join(places), times.size, len(names))
 
-        def build(pipeline: beam.Pipeline) -> None:
-            _ = (
-                pipeline
-                | beam.Create(keys)
-                | beam.Reshuffle()
-                | beam.ParDo(_RegridShard(job))
-                | beam.CombinePerKey(_all_complete)
-                | beam.MapTuple(_WriteValid(job.target))
-            )
 
-        run_job(_JOB, len(keys), build, beam_options)
-        lost = absent_chunk_times(partial, [*names, "valid"])
-        if lost:
-            raise RuntimeError(f"{target}: shards of {', '.join(lost)} were not written")
-    _log.info("%s: %d times of %d variables on %s", target, times.size, len(names), grid)
+_READING = ("rename", "storage_options", "preset", "retries")
+
+_OPENED: dict[str, xr.Dataset] = {}
+"""Sources by job: opening one costs several requests, and a runner may make many copies of a function."""
 
 
-class _RegridShard(beam.DoFn):
-    """Read, regrid and write one shard of one variable or wind; yield (first time, which times are complete)."""
+class _Regrid(beam.DoFn):
+    """Read, regrid and write one element; write only what is missing or damaged where something is there already."""
 
     def __init__(self, job: _Job) -> None:
         self.job = job
 
-    def setup(self) -> None:
-        self.dataset = open_source(self.job.source, **self.job.source_options)
-        self.arrays: dict[str, tensorstore.TensorStore] = {}
-
-    def process(self, key: xbeam.Key) -> Iterator[tuple[int, np.ndarray]]:
-        job, start = self.job, key.offsets["time"]
-        names = wind_pairs(key.vars)[0] if len(key.vars) == 2 else tuple(key.vars)
-        fields = [_at_levels(self.dataset[name], job.levels) for name in names]
-        positions = job.positions[start : start + job.shard_times]
-        complete = ~np.any([np.isin(positions, job.absent.get(name, ())) for name in names], axis=0)
-        shape = (positions.size, *fields[0].shape[1:-2], *job.regridder.target.shape)
-        results = [np.empty(shape, dtype=np.float32) for _ in names]
-        span = max(1, int(_BLOCK_BYTES / (4 * fields[0].size / fields[0].sizes["time"])))
-        for begin in range(0, positions.size, span):
-            block = slice(begin, begin + span)
-            chosen = as_slice(positions[block])
-            values = dask.compute(*[field.isel(time=chosen).data for field in fields], scheduler="threads")
-            for value in values:
-                complete[block] &= ~np.isnan(value.min(axis=tuple(range(1, value.ndim))))
-            done = job.regridder.wind(*values) if len(values) == 2 else (job.regridder(values[0]),)
-            for result, regridded in zip(results, done, strict=True):
-                result[block] = regridded
-        writes = [
-            self._array(name)[start : start + positions.size].write(result)
-            for name, result in zip(names, results, strict=True)
-        ]
-        for write in writes:
-            write.result()
+    def process(self, element: _Element) -> None:
+        with in_flight(element.memory, self.job.memory):
+            missing = [self._missing(target, element) for target in self.job.targets]
+            if any(missing):
+                self._write(element, missing)
         count_done(_JOB)
-        yield start, complete
 
-    def _array(self, name: str) -> tensorstore.TensorStore:
-        if name not in self.arrays:
-            self.arrays[name] = _open_array(self.job.target, name)
-        return self.arrays[name]
+    def _missing(self, target: _Target, element: _Element) -> dict[str, list[int]]:
+        """Numbers of the objects to be written, by variable."""
+        every = {name: _numbers(target.arrays[name], element) for name in element.names}
+        if not target.check or (target.noted and target.objects.read(element.note) is None):
+            return every
+        found = {}
+        for name, numbers in every.items():
+            array = target.arrays[name]
+            lost = [number for number in numbers if not array.is_sound(target.objects.read(array.key(number)))]
+            if lost:
+                found[name] = lost
+        return found
+
+    def _write(self, element: _Element, missing: list[dict[str, list[int]]]) -> None:
+        job = self.job
+        writings = [
+            [_Writing(target, name, element, lost.get(name, []), job) for name in element.names]
+            for target, lost in zip(job.targets, missing, strict=True)
+        ]
+        wanted = np.zeros(element.stop - element.start, dtype=bool)
+        for writing in [writing for several in writings for writing in several]:
+            wanted |= writing.wanted
+        rows = element.start + np.flatnonzero(wanted)
+        blocks = np.split(rows, np.flatnonzero(np.diff(job.positions[rows] // element.block)) + 1)
+        incomplete: dict[str, list[int]] = {name: [] for name in element.names}
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            ahead = reader.submit(self._read, element.names, blocks[0])
+            for number, block in enumerate(blocks):
+                values = ahead.result()
+                if number + 1 < len(blocks):
+                    ahead = reader.submit(self._read, element.names, blocks[number + 1])
+                lacking = {
+                    name: self._lacking(name, part, block) for name, part in zip(element.names, values, strict=True)
+                }
+                for name, mask in lacking.items():
+                    incomplete[name] += block[mask].tolist()
+                spoilt = np.any(list(lacking.values()), axis=0)
+                for target, several in zip(job.targets, writings, strict=True):
+                    done = target.regridder.wind(*values) if len(values) == 2 else (target.regridder(values[0]),)
+                    for writing, regridded in zip(several, done, strict=True):
+                        writing.add(block, np.asarray(regridded, dtype=np.float32), spoilt, writer)
+            for several in writings:
+                for writing in several:
+                    writing.wait()
+        for target, lost, several in zip(job.targets, missing, writings, strict=True):
+            # A part of the element written again adds nothing to the note that the whole of it left.
+            whole = all(
+                len(lost.get(name, ())) == len(_numbers(target.arrays[name], element)) for name in element.names
+            )
+            if whole if target.noted else lost and any(incomplete.values()):
+                note = {"missing": incomplete, "rounding": {w.name: w.rounding for w in several if w.rounding}}
+                target.objects.write(element.note, json.dumps(note).encode())
+
+    def _read(self, names: tuple[str, ...], rows: np.ndarray) -> list[np.ndarray]:
+        job = self.job
+        if job.identity not in _OPENED:
+            while len(_OPENED) > 3:
+                _OPENED.pop(next(iter(_OPENED)), None)
+            _OPENED[job.identity] = prepare(open_source(job.source, **job.opening), **job.preparing)
+        dataset = _OPENED[job.identity]
+        chosen = as_slice(job.positions[rows])
+        fields = [dataset[name].isel(time=chosen) for name in names]
+        try:
+            if not job.opening["blocks"]:
+                return [field.values for field in fields]
+            import dask
+
+            return list(dask.compute(*[field.data for field in fields], scheduler="threads"))
+        except Exception as error:
+            # Every reader and file system has errors of its own, none of which says which times it was about.
+            ends = " to ".join(time_text(field) for field in fields[0]["time"].values[[0, -1]])
+            raise RuntimeError(f"{', '.join(names)}: {ends} cannot be read ({error})") from error
+
+    def _lacking(self, name: str, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Which times miss values, shape (time,)."""
+        lacking = np.isnan(values.min(axis=tuple(range(1, values.ndim))))
+        absent = self.job.absent.get(name)
+        return lacking if absent is None else lacking | np.isin(self.job.positions[rows], absent)
 
 
-class _WriteValid:
-    """Write the flags of one shard's times."""
+class _Writing:
+    """Fills the objects of one variable in one target, time after time, and writes each as soon as it is full."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, target: _Target, name: str, element: _Element, numbers: list[int], job: _Job) -> None:
+        self.name, self.rounding = name, []
+        self._objects, self._array = target.objects, target.arrays[name]
+        self._element, self._skipna, self._bits = element, job.skipna, job.keep_bits.get(name)
+        self._numbers, self._pending = set(numbers), None
+        self._values: np.ndarray | None = None
+        self.wanted = np.zeros(element.stop - element.start, dtype=bool)
+        for number in numbers:
+            first, last = self._ends(number)
+            self.wanted[first - element.start : last - element.start] = True
 
-    def __call__(self, start: int, complete: np.ndarray) -> None:
-        _open_array(self.target, "valid")[start : start + complete.size].write(complete).result()
+    def add(self, rows: np.ndarray, values: np.ndarray, spoilt: np.ndarray, writer: ThreadPoolExecutor) -> None:
+        """Take the values of ascending times; `spoilt` marks those with missing values in the source."""
+        if self._bits is not None:
+            exact, values = values, round_mantissa(values, self._bits)
+            self.rounding += _rounding_errors(exact, values)
+        numbers = rows // self._array.span
+        for number in np.unique(numbers):
+            if int(number) in self._numbers:
+                chosen = numbers == number
+                self._fill(int(number), rows[chosen], values[chosen], bool(spoilt[chosen].any()), writer)
+
+    def wait(self) -> None:
+        """Wait until all is written."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _fill(
+        self, number: int, rows: np.ndarray, values: np.ndarray, spoilt: bool, writer: ThreadPoolExecutor
+    ) -> None:
+        first, last = self._ends(number)
+        if self._values is None:
+            self._values, self._spoilt = np.empty((last - first, *values.shape[1:]), dtype=np.float32), False
+        self._values[rows - first] = values
+        self._spoilt |= spoilt
+        if rows[-1] == last - 1:
+            full, self._values = self._values, None
+            self.wait()
+            if self._skipna or not self._spoilt:
+                self._pending = writer.submit(self._put, number, full)
+
+    def _put(self, number: int, values: np.ndarray) -> None:
+        self._objects.write(self._array.key(number), self._array.encode(values))
+
+    def _ends(self, number: int) -> tuple[int, int]:
+        return number * self._array.span, min((number + 1) * self._array.span, self._element.stop)
 
 
-def _all_complete(flags: Iterator[np.ndarray]) -> np.ndarray:
-    return np.logical_and.reduce(list(flags))
+def _numbers(array: StoredArray, element: _Element) -> list[int]:
+    """Numbers of the objects that hold an element's times."""
+    return list(range(element.start // array.span, -(-element.stop // array.span)))
 
 
-def _open_array(store: str, name: str) -> tensorstore.TensorStore:
-    """Open an array for writing; tensorstore encodes a shard in a third of the time zarr-python takes."""
-    return tensorstore.open(
-        {
-            "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{store}/{name}"},
-            # A shard that is not there must mean a failure, also where all of it is missing values.
-            "store_data_equal_to_fill_value": True,
-        }
-    ).result()
+def _rounding_errors(exact: np.ndarray, rounded: np.ndarray) -> list[list[float]]:
+    """Largest absolute error, sum of squared errors and number of values, for each time."""
+    errors = []
+    for before, after in zip(exact, rounded, strict=True):
+        finite = np.isfinite(before)
+        error = after[finite].astype(np.float64) - before[finite]
+        errors.append([float(np.abs(error).max(initial=0.0)), float(np.square(error).sum()), int(error.size)])
+    return errors
 
 
-def _at_levels(field: xr.DataArray, levels: list[int]) -> xr.DataArray:
-    return field.sel(level=levels) if "level" in field.dims else field
+def _rounding_attributes(bits: int, errors: Sequence[Sequence[float]]) -> dict[str, Any]:
+    largest, squares, counts = zip(*errors, strict=True)
+    return {
+        "keep_bits": bits,
+        "rounding_largest_error": max(largest),
+        # An exact sum, so that the order in which workers were done makes no difference.
+        "rounding_rms_error": math.sqrt(math.fsum(squares) / max(1, sum(counts))),
+    }
+
+
+def _elements(
+    raw: xr.Dataset,
+    dataset: xr.Dataset,
+    names: list[str],
+    targets: list[_Target],
+    positions: np.ndarray,
+    shard_times: int,
+    memory: float,
+) -> list[_Element]:
+    pairs = wind_pairs(names)
+    groups = [*pairs, *[(name,) for name in names if not any(name in pair for pair in pairs)]]
+    elements = []
+    for group in groups:
+        stored = [raw[name] for name in stored_inputs(raw, group) if "time" in raw[name].dims]
+        fields = stored or [dataset[name] for name in group]
+        per_time = sum(4 * field.size / field.sizes["time"] for field in fields)
+        chunk = max(map(_chunk_times, fields))
+        written = sum(target.arrays[name].value_bytes for target in targets for name in group)
+        least = _OBJECTS_HELD * written + _BLOCKS_HELD * chunk * per_time
+        if least > memory:
+            raise InputError(
+                f"memory_mb: {memory / 1e6:.0f} does not suffice for {', '.join(group)}, whose blocks of {chunk} time(s) "
+                f"take {math.ceil(least / 1e6)} while they are regridded. Give more (execution.memory_mb)."
+            )
+        wanted = int(_BLOCK_BYTES * len(fields) / (chunk * per_time))
+        affordable = int((memory - _OBJECTS_HELD * written) / (_BLOCKS_HELD * chunk * per_time))
+        block = chunk * max(1, min(wanted, affordable))
+        held = _OBJECTS_HELD * written + _BLOCKS_HELD * block * per_time
+        elements += [
+            _Element(start, min(start + shard_times, positions.size), tuple(group), block, held)
+            for start in range(0, positions.size, shard_times)
+        ]
+    return elements
+
+
+def _chunk_times(variable: xr.DataArray) -> int:
+    """Times in a stored chunk, as it is read."""
+    if variable.chunks:
+        return int(variable.data.chunksize[variable.dims.index("time")])
+    chunks = variable.encoding.get("chunks")
+    return int(chunks[variable.dims.index("time")]) if chunks and len(chunks) == variable.ndim else 1
+
+
+def _placed(target: _Target, stack: contextlib.ExitStack, repair: bool) -> _Target:
+    """Put the template in place, beside what an earlier attempt at the same left."""
+    if repair and (read_description(target.path) or {}).get("job") == target.job:
+        return _opened_for_repair(target)
+    options = dict(target.objects.options)
+    partial = stack.enter_context(publishing(target.path, keep_partial=True, storage_options=options))
+    objects = Objects(str(partial), options)
+    resumed = (unfinished(objects) or {}).get("job") == target.job
+    if not resumed:
+        objects.remove()
+    objects.remove_leftovers()
+    for key, data in target.template.items():
+        if not resumed or objects.read(key) != data:
+            objects.write(key, data)
+    return replace(target, objects=objects, check=resumed)
+
+
+def _opened_for_repair(target: _Target) -> _Target:
+    objects = target.objects
+    objects.remove_leftovers()
+    for key, data in target.template.items():
+        if is_document(key):
+            try:
+                json.loads(objects.read(key) or b"")
+            except ValueError as error:
+                raise InputError(f"{target.path}: {key} is damaged ({error}). Make the store again.") from error
+        elif objects.read(key) != data:
+            objects.write(key, data)
+    valid = target.arrays["valid"]
+    sound = all(valid.is_sound(objects.read(key)) for key in valid.all_keys())
+    return replace(target, check=True, noted=not sound)
+
+
+def _finish(target: _Target, names: list[str], times: np.ndarray, keep_bits: Mapping[str, int], skipna: bool) -> None:
+    """Gather the notes into the store.
+
+    Raises:
+        InputError: there are missing values, and they are not to be skipped.
+    """
+    objects = target.objects
+    keys = objects.find()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        read = pool.map(objects.read, sorted(key for key in keys if key.startswith(f"{_NOTES}/")))
+        notes = [json.loads(note) for note in read if note]
+    valid = np.ones(times.size, dtype=bool)
+    faults = []
+    for name in names:
+        missing = [position for note in notes for position in note["missing"].get(name, ())]
+        valid[missing] = False
+        if missing:
+            shown = ", ".join(map(time_text, times[sorted(missing)[:_SHOWN]])) + (
+                " ..." if len(missing) > _SHOWN else ""
+            )
+            faults.append(
+                f"{name}: missing values at {len(missing)} of {times.size} times: {shown}; expected none. Skip them and "
+                "mark these times (source.allow_missing=true, --skipna), or repair the source."
+            )
+    if faults and not skipna:
+        raise InputError("\n".join(faults))
+    lost = [name for name in names if not keys.issuperset(target.arrays[name].all_keys())]
+    if lost:
+        raise RuntimeError(f"{target.path}: objects of {', '.join(lost)} were not written")
+    if target.noted:
+        array = target.arrays["valid"]
+        for number, key in enumerate(array.all_keys()):
+            objects.write(key, array.encode(valid[number * array.span : (number + 1) * array.span]))
+        documents = dict(target.template)
+        for name in [name for name in names if name in keep_bits]:
+            errors = [error for note in notes for error in note["rounding"].get(name, ())]
+            documents |= set_attributes(documents, name, _rounding_attributes(keep_bits[name], errors))
+        for key, data in documents.items():
+            if data != target.template[key]:
+                objects.write(key, data)
+    objects.remove(_NOTES)
 
 
 def _names(
@@ -299,17 +647,18 @@ def _positions(times: np.ndarray, period: tuple[datetime, datetime] | None, step
     return positions
 
 
-def _template(
+def _content(
     dataset: xr.Dataset,
-    regridder: Regridder,
+    mapping: Regridder,
     names: list[str],
     statics: list[str],
     levels: list[int],
     times: np.ndarray,
     description: dict[str, Any],
+    keep_bits: Mapping[str, int],
 ) -> xr.Dataset:
-    """The store without the data that vary in time."""
-    grid = regridder.target
+    """The store, without the values that vary in time."""
+    grid = mapping.target
     coordinates: dict[str, Any] = {
         "time": ("time", times, {"long_name": "valid time, UTC"}),
         "latitude": ("latitude", grid.latitude, {"units": "degrees_north", "long_name": "latitude"}),
@@ -323,36 +672,19 @@ def _template(
         axes = dataset[name].dims
         empty = np.broadcast_to(np.float32(0), tuple(sizes[axis] for axis in axes))
         variables[name] = (axes, empty, _attributes(dataset[name]))
-    result = xbeam.make_template(xr.Dataset(variables, coordinates, {ATTRIBUTE: description}))
     for name in statics:
-        values = regridder(dataset[name].values).astype(np.float32)
-        result[name] = (("latitude", "longitude"), values, _attributes(dataset[name]))
-    return result
+        values, attributes = mapping(dataset[name].values).astype(np.float32), _attributes(dataset[name])
+        if name in keep_bits:
+            exact, values = values, round_mantissa(values, keep_bits[name])
+            attributes |= _rounding_attributes(keep_bits[name], _rounding_errors(exact[None], values[None]))
+        variables[name] = (("latitude", "longitude"), values, attributes)
+    return xr.Dataset(variables, coordinates, {ATTRIBUTE: description})
 
 
-_VALID = {"long_name": "whether every variable is complete in the source"}
-
-
-def _attributes(variable: xr.DataArray) -> dict[str, str]:
+def _attributes(variable: xr.DataArray) -> dict[str, Any]:
     name = str(variable.name)
     entry = VARIABLES.get(name)
     return {
         "units": entry.units if entry else str(variable.attrs.get("units", "")),
         "long_name": str(variable.attrs.get("long_name", name.replace("_", " "))),
     }
-
-
-def _create(template: xr.Dataset, store: Path, shard_times: int) -> None:
-    """Write metadata, coordinates and statics."""
-    fast = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-    encoding: dict[str, Any] = {"time": {"units": "seconds since 1970-01-01", "dtype": "int64"}}
-    for name, variable in template.data_vars.items():
-        if name == "valid":
-            encoding[name] = {"chunks": (shard_times,)}
-        elif "time" in variable.dims:
-            rest = variable.shape[1:]
-            encoding[name] = {"chunks": (1, *rest), "shards": (shard_times, *rest), "compressors": (fast,)}
-        if variable.dtype == np.float32:
-            encoding.setdefault(name, {}).update({"_FillValue": np.float32(np.nan), "fill_value": np.float32(np.nan)})
-    template.to_zarr(store, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding)
-    consolidate(store)

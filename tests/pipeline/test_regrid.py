@@ -115,12 +115,12 @@ def test_times_with_missing_values_are_marked(era5_like, stored, tmp_path):
     encoding = {"2m_temperature": {"chunks": (1, 32, 16), "_FillValue": None}}
     path = stored(data, zarr_format=2, encoding=encoding)
     (path / "2m_temperature" / "3.0.0").unlink()
-    regrid_store(path, tmp_path / "out.zarr", TARGET, levels=[500, 850], shard_times=3)
+    regrid_store(path, tmp_path / "out.zarr", TARGET, levels=[500, 850], shard_times=3, skipna=True)
     with xr.open_zarr(tmp_path / "out.zarr") as out:
         # The hole at 250 hPa is on a level that is not kept, one wind component's spoils none of the kept levels.
         assert np.flatnonzero(~out["valid"].values).tolist() == [1, 3]
         assert np.isfinite(out["temperature"].values).all()
-    regrid_store(path, tmp_path / "all.zarr", TARGET, shard_times=3)
+    regrid_store(path, tmp_path / "all.zarr", TARGET, shard_times=3, skipna=True)
     with xr.open_zarr(tmp_path / "all.zarr") as out:
         assert np.flatnonzero(~out["valid"].values).tolist() == [1, 3, 5, 6]
 
@@ -128,7 +128,7 @@ def test_times_with_missing_values_are_marked(era5_like, stored, tmp_path):
 def test_whole_missing_times_are_written_as_such(era5_like, stored, tmp_path):
     data = era5_like(times=6, nlat=16)
     data["temperature"][2:4] = np.nan
-    regrid_store(stored(data), tmp_path / "out.zarr", TARGET, shard_times=2)
+    regrid_store(stored(data), tmp_path / "out.zarr", TARGET, shard_times=2, skipna=True)
     with xr.open_zarr(tmp_path / "out.zarr") as out:
         assert np.isnan(out["temperature"][2:4]).all()
         assert out["valid"].values.tolist() == [True, True, False, False, True, True]
@@ -160,10 +160,14 @@ def test_gaps_do_not_shift_times(era5_like, stored, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"variables": ["vorticity"]}, r"vorticity: missing; .*has .*temperature"),
-        ({"levels": [500, 700]}, r"temperature: level 700 hPa is missing; the source has 250, 500, 850"),
+        ({"variables": ["salinity"]}, r"salinity: missing; .*has .*temperature"),
+        ({"levels": [500, 700]}, r": level 700 hPa is missing; the source has 250, 500, 850"),
         ({"variables": ["u_component_of_wind"]}, r"u_component_of_wind: its partner v_component_of_wind is missing"),
         ({"method": "cubic"}, r"'cubic' is unknown"),
+        ({"beam_options": ["--runner=SlowRunner"]}, r"runner: SlowRunner is unknown; expected one of .*DaskRunner"),
+        ({"memory_mb": 0}, r"memory_mb: 0 does not suffice for .*; .* Give more|memory_mb: 0 does not suffice"),
+        ({"keep_bits": {"salinity": 9}}, r"keep_bits: salinity is not written"),
+        ({"keep_bits": {"land_sea_mask": 40}}, r"keep_bits: 40; expected 1 to 23"),
         ({"step_hours": 4}, r"step of 6 h, coarser than"),
         ({"period": (datetime(2020, 1, 1), datetime(2020, 1, 2))}, r"period: no time within"),
     ],
@@ -235,29 +239,6 @@ def test_a_source_that_changed_since_validation_is_refused(era5_like, stored, tm
     stored(era5_like(times=6, nlat=16))
     with pytest.raises(InputError, match=r"now gives 6 times, but 4 were validated"):
         run_stage(run, "r", {})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("runner", ["processes", "dask"])
-def test_other_runners_write_the_same_store(era5_like, stored, tmp_path, runner):
-    path = stored(era5_like(times=8, nlat=16))
-    options = ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    cluster = None
-    if runner == "dask":
-        distributed = pytest.importorskip("distributed")
-        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
-        options = [
-            "--runner=DaskRunner",
-            f"--dask_client_address={cluster.scheduler_address}",
-            "--dask_npartitions=4",
-        ]
-    try:
-        regrid_store(path, tmp_path / "there.zarr", TARGET, shard_times=4, beam_options=options)
-    finally:
-        if cluster is not None:
-            cluster.close()
-    regrid_store(path, tmp_path / "here.zarr", TARGET, shard_times=4)
-    assert contents(tmp_path / "there.zarr") == contents(tmp_path / "here.zarr")
 
 
 def test_a_real_state_goes_to_13_levels(real_data, tmp_path):
