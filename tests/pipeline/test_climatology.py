@@ -11,6 +11,7 @@ import xarray as xr
 
 from pipeline.artefacts import read_description
 from pipeline.climatology import climatology_store
+from pipeline.stores import read_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -33,15 +34,24 @@ def store(path: Path, start: str, count: int, hours: int = 12) -> Path:
 
 
 @pytest.mark.parametrize("method", ["explicit", "fast"])
-def test_equals_weatherbench(tmp_path, reference, reference_stores, method):
-    climatology_store(reference_stores("clim4y") / "obs.zarr", tmp_path / "climatology.zarr", method=method)
+@pytest.mark.parametrize("frequency", ["hourly", "daily"])
+@pytest.mark.parametrize("memory_mb", [1024, 0.3])
+def test_equals_weatherbench(tmp_path, reference, reference_stores, method, frequency, memory_mb):
+    seeps = ("seeps",) if (method, frequency) == ("explicit", "hourly") else ()
+    climatology_store(
+        reference_stores("clim4y") / "obs.zarr",
+        tmp_path / "climatology.zarr",
+        method=method,
+        daily=frequency == "daily",
+        statistics=("mean", "std", *seeps),
+        memory_mb=memory_mb,
+    )
     result = xr.open_zarr(tmp_path / "climatology.zarr").load()
-    official = xr.load_dataset(reference / "results" / f"clim_hourly_{method}.nc")
-    names = [name for name in official if "seeps" not in name]
-    assert set(result) == set(names)
-    for name in names:
-        expected = official[name].transpose(*result[name].dims)
-        np.testing.assert_allclose(result[name], expected, rtol=3e-7, err_msg=name)
+    official = xr.load_dataset(reference / "results" / f"clim_{frequency}_{method}.nc")
+    assert set(result) == set(official)
+    for name in official:
+        assert result[name].dims == official[name].dims
+        np.testing.assert_allclose(result[name], official[name], rtol=3e-7, err_msg=name)
 
 
 def test_layout(tmp_path):
@@ -58,13 +68,70 @@ def test_layout(tmp_path):
     assert description["period"] == ["2001-01-01T00:00", "2001-12-31T12:00"]
 
 
-def test_memory_bound_does_not_change_the_result(tmp_path):
-    source = store(tmp_path / "a.zarr", "2003-12-01", 200)
-    climatology_store(source, tmp_path / "whole.zarr")
+EVERYTHING = {"statistics": ("mean", "std", "quantile", "seeps"), "quantiles": (0.1, 0.5, 1.0)}
+
+
+def wet_store(path: Path, source: Path) -> Path:
+    dataset = xr.open_zarr(source, consolidated=False).load().drop_encoding()
+    rain = 1e-6 * np.maximum(dataset.mean_sea_level_pressure - 1e5, 0)
+    rain[3::5, 1, 2:4] = np.nan
+    dataset.assign(total_precipitation_6hr=rain).chunk(time=37).to_zarr(path, zarr_format=3, consolidated=False)
+    return path
+
+
+def test_memory_and_processes_do_not_change_the_result(tmp_path):
+    source = wet_store(tmp_path / "b.zarr", store(tmp_path / "a.zarr", "2003-12-01", 200))
+    climatology_store(source, tmp_path / "whole.zarr", **EVERYTHING)
     whole = xr.open_zarr(tmp_path / "whole.zarr").load()
-    for memory in (1.0, 2 * 366 * 8 * 24 * 4, 2 * 366 * 8 * 24 * 7):
-        climatology_store(source, tmp_path / "parts.zarr", memory_bytes=memory)
-        xr.testing.assert_allclose(xr.open_zarr(tmp_path / "parts.zarr").load(), whole, rtol=1e-6)
+    two = ("--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    for memory_mb, options in ((0.1, ("--runner=DirectRunner",)), (1, two)):
+        climatology_store(source, tmp_path / "parts.zarr", memory_mb=memory_mb, beam_options=options, **EVERYTHING)
+        xr.testing.assert_identical(xr.open_zarr(tmp_path / "parts.zarr").load(), whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "parts.zarr", "whole.zarr"]
+
+
+def test_what_is_there_is_kept(tmp_path, monkeypatch):
+    source = store(tmp_path / "a.zarr", "2003-12-01", 100)
+    climatology_store(source, tmp_path / "whole.zarr", fingerprint="f")
+    calls: list[str] = []
+
+    def counting(variable, *args):
+        calls.append(str(variable.name))
+        if len(calls) == 4:
+            raise OSError("cut off")
+        return read_times(variable, *args)
+
+    monkeypatch.setattr("pipeline.climatology_jobs.read_times", counting)
+    monkeypatch.setattr("pipeline.climatology_jobs._BLOCK_BYTES", 1.0)
+    with pytest.raises(OSError, match="cut off"):
+        climatology_store(source, tmp_path / "b.zarr", fingerprint="f", memory_mb=0.2)
+    calls.append("again")
+    climatology_store(source, tmp_path / "b.zarr", fingerprint="f", memory_mb=0.2)
+    xr.testing.assert_identical(xr.open_zarr(tmp_path / "b.zarr").load(), xr.open_zarr(tmp_path / "whole.zarr").load())
+
+
+def test_quantiles_lie_as_the_official_ones(tmp_path):
+    source = store(tmp_path / "a.zarr", "2001-01-01", 730)
+    climatology_store(source, tmp_path / "b.zarr", statistics=["quantile"], quantiles=[0.25, 0.75], hour_interval=12)
+    result = xr.open_zarr(tmp_path / "b.zarr")
+    assert set(result) == {"temperature_quantile", "mean_sea_level_pressure_quantile"}
+    assert result.temperature_quantile.dims == ("hour", "quantile", "dayofyear", "level", "latitude", "longitude")
+    np.testing.assert_array_equal(result["quantile"], [0.25, 0.75])
+
+
+def test_settings_that_do_not_go_together(tmp_path):
+    source = store(tmp_path / "a.zarr", "2001-01-01", 30)
+    for options, message in (
+        ({"method": "slow"}, "expected one of explicit, fast, got slow"),
+        ({"method": "fast", "statistics": ["seeps"]}, "seeps: expected one of|seeps: defined for the method explicit"),
+        ({"statistics": ["seeps"]}, "seeps: expected one of total_precipitation_24hr"),
+        ({"statistics": ["quantile"]}, "quantiles: expected levels"),
+        ({"window_days": 60}, "window_days: expected an odd number, got 60"),
+        ({"hour_interval": 6}, "hour_interval: 6 needs hours"),
+        ({"years": (1990, 1991)}, "no valid time within 1990-01-01"),
+    ):
+        with pytest.raises(InputError, match=message):
+            climatology_store(source, tmp_path / "b.zarr", **options)
 
 
 def test_a_single_time(tmp_path):

@@ -6,14 +6,50 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transforms.climatology import Climatology
+from transforms.climatology import Calendar, CellSums, origin_of, samples_of, windowed
 
 
-def gather(times: pd.DatetimeIndex, values: np.ndarray, cuts: int = 1, **options) -> tuple[np.ndarray, np.ndarray]:
-    climatology = Climatology(times.values, **options)
-    for block in np.array_split(np.arange(len(times)), cuts):
-        climatology.add(times.values[block], values[block].astype(np.float32))
-    return climatology.result()
+def gather(
+    times: pd.DatetimeIndex,
+    values: np.ndarray,
+    *,
+    method: str = "explicit",
+    window: int = 61,
+    days: int = 366,
+    daily: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread, (hour, dayofyear, level, latitude, longitude), from ranges of so many days."""
+    calendar = Calendar.of(times.values, daily=daily)
+    values = values.astype(np.float32)
+    series = values.reshape(len(values), -1)
+    samples = samples_of(series, calendar.count)
+    origin = origin_of(samples[0].reshape(values.shape[1], -1)).reshape(-1)
+
+    def last_day(year: int, hour: int) -> np.ndarray:
+        at = (calendar.year == year) & (calendar.hour == hour) & (calendar.day == 364)
+        return samples[np.flatnonzero(at)[0]]
+
+    results = []
+    for hour in range(calendar.hours.size):
+        parts: list[CellSums] = []
+        for start in range(0, calendar.days, days):
+            ranges = slice(hour, hour + 1), slice(start, min(start + days, calendar.days))
+            parts.append(CellSums(calendar, method, *ranges, origin, last_day))
+            for sample in calendar.where(*ranges):
+                start_time = calendar.start[sample]
+                parts[-1].add(sample, samples[sample], series[start_time : start_time + calendar.count[sample]])
+            parts[-1].finish()
+        wide = max(part.number.shape[-1] for part in parts)
+        number = np.concatenate([np.broadcast_to(p.number[0], (p.number.shape[1], wide)) for p in parts])
+        total, square = (np.concatenate([getattr(part, of)[0] for part in parts]) for of in ("total", "square"))
+        every = None
+        if parts[0].all_total is not None:
+            every = tuple(
+                np.concatenate([getattr(part, of)[0] for part in parts]) for of in ("all_number", "all_total")
+            )
+        results.append(windowed(method, window, calendar.axis[hour], number, total, square, origin, every))
+    shape = (calendar.hours.size, 366, *values.shape[1:])
+    return tuple(np.stack([result[i] for result in results]).reshape(shape) for i in range(2))
 
 
 def triangle(days: int) -> np.ndarray:
@@ -61,12 +97,13 @@ def test_explicit_equals_the_definition():
 
 
 @pytest.mark.parametrize("method", ["explicit", "fast"])
-def test_blocks_of_time_do_not_matter(method):
+@pytest.mark.parametrize("daily", [False, True])
+def test_ranges_of_days_do_not_matter(method, daily):
     times = pd.date_range("2003-06-01", "2005-02-01", freq="12h")
     values = noise(times)
     values[5::7, :, 0, 1] = np.nan
-    whole, cut = gather(times, values, method=method), gather(times, values, cuts=29, method=method)
-    np.testing.assert_array_equal(whole, cut)
+    whole = gather(times, values, method=method, daily=daily)
+    np.testing.assert_array_equal(whole, gather(times, values, method=method, daily=daily, days=13))
 
 
 def test_a_missing_value_of_explicit_takes_day_365():
@@ -96,12 +133,40 @@ def test_absent_days_are_left_out_not_filled(method):
     np.testing.assert_allclose(mean[0, expected, 0, 0, 0], 4.0)
 
 
+def test_a_day_that_only_one_year_lacks_takes_its_day_365():
+    times = pd.date_range("2001-01-01", "2002-12-31", freq="D")
+    values = np.where(times.year == 2001, 1.0, 2.0)[:, None, None, None] * np.ones((1, 1, 1, 2))
+    values[364] = 5.0
+    keep = np.delete(np.arange(len(times)), 100)
+    mean, _ = gather(times[keep], values[keep], window=3)
+    np.testing.assert_allclose(mean[0, 100], (5.0 + 2.0) / 2)
+    np.testing.assert_allclose(mean[0, 101], 1.5)
+
+
+def test_daily_means_leave_out_what_is_missing():
+    times = pd.date_range("2001-01-01", "2001-12-31T18", freq="6h")
+    values = np.tile(np.arange(4.0), 365)[:, None, None, None] * np.ones((1, 1, 1, 1))
+    values[3::4] = np.nan
+    for method in ("explicit", "fast"):
+        mean, std = gather(times, values, method=method, daily=True)
+        np.testing.assert_allclose(mean, 1.0)
+        np.testing.assert_allclose(std, 0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.01])
+def test_spread_of_a_dry_season_is_not_drowned_by_the_wet(first):
+    # Running sums leave a residue of the wet season behind; the spread of what is dry throughout is 0.
+    times = pd.date_range("2001-01-01", "2002-12-31", freq="D")
+    values = np.zeros((len(times), 1, 1, 2))
+    wet = (times.day_of_year > 200) & (times.day_of_year < 250)
+    values[wet] = np.random.default_rng(0).gamma(0.4, 0.05, (wet.sum(), 1, 1, 2))
+    values[0] = first
+    mean, std = gather(times, values)
+    np.testing.assert_allclose(std[0, 90:150], 0.0, atol=1e-15)
+    np.testing.assert_allclose(mean[0, 90:150], 0.0, atol=1e-15)
+    assert (std[0, 205:245] > 1e-3).all()
+
+
 def test_hours_are_those_of_the_data():
     times = pd.date_range("2001-01-01T03", "2001-03-01", freq="12h")
-    climatology = Climatology(times.values)
-    np.testing.assert_array_equal(climatology.hours, [3, 15])
-
-
-def test_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="expected 'explicit' or 'fast', got 'slow'"):
-        Climatology(pd.date_range("2001", periods=2, freq="D").values, method="slow")
+    np.testing.assert_array_equal(Calendar.of(times.values).hours, [3, 15])
