@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from model.network import NetworkConfig, SphericalUNet
 from model.normalisation import SpectralBatchNorm
@@ -65,6 +66,7 @@ class Forecaster(nnx.Module):
         forcings: int,
         input_steps: int = 1,
         remat: bool = True,
+        mesh: Mesh | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         """Build the forecaster.
@@ -75,6 +77,8 @@ class Forecaster(nnx.Module):
             forcings: number of forcing fields given for every step.
             input_steps: states given to the network, ``t, t - dt, ...``.
             remat: recompute a step's activations in the backward pass, so that memory does not grow with steps.
+            mesh: devices to share the work; see `model.network.SphericalUNet`. States are then split over batch and
+                latitude, as `model.sharding.STATES` says.
 
         Raises:
             ValueError: constants of the wrong shape, or unequal constants within a vector.
@@ -101,6 +105,7 @@ class Forecaster(nnx.Module):
             in_vectors=input_steps * len(channels.eastward),
             out_scalars=len(channels.scalars),
             out_vectors=len(channels.eastward),
+            mesh=mesh,
             rngs=rngs,
         )
 

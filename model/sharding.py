@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
-__all__ = ["DATA_AXIS", "MODAL", "NODAL", "SPHERE_AXIS", "WHOLE", "on_shards", "shards_of"]
+__all__ = [
+    "DATA_AXIS",
+    "MODAL",
+    "NODAL",
+    "SPHERE_AXIS",
+    "STATES",
+    "WHOLE",
+    "make_mesh",
+    "on_shards",
+    "present",
+    "shards_of",
+]
 
 DATA_AXIS = "data"
 """Mesh axis over which batches are split."""
@@ -22,6 +35,9 @@ NODAL = PartitionSpec(None, SPHERE_AXIS, DATA_AXIS)
 MODAL = PartitionSpec(None, SPHERE_AXIS, None, DATA_AXIS)
 """(part, m, l, batch, ...), m device-major."""
 
+STATES = PartitionSpec(DATA_AXIS, None, None, SPHERE_AXIS)
+"""(batch, time, channel, latitude, longitude)."""
+
 WHOLE = PartitionSpec()
 """The same on all devices."""
 
@@ -29,6 +45,24 @@ WHOLE = PartitionSpec()
 def shards_of(mesh: Mesh | None) -> int:
     """Return over how many devices latitudes and orders are split."""
     return 1 if mesh is None else mesh.shape.get(SPHERE_AXIS, 1)
+
+
+def make_mesh(devices: Sequence[jax.Device], sphere: int = 1) -> Mesh:
+    """Return a mesh of the axes ``data`` and ``sphere`` over all `devices`, those that share a sphere side by side.
+
+    Raises:
+        ValueError: the number of devices is not a multiple of `sphere`.
+    """
+    if sphere < 1 or len(devices) % sphere:
+        raise ValueError(f"sphere: got {sphere} for {len(devices)} devices, expected a divisor of their number")
+    grid = np.asarray(devices).reshape(len(devices) // sphere, sphere)
+    # The compiler places what is not placed by hand.
+    return Mesh(grid, (DATA_AXIS, SPHERE_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def present(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:
+    """Return `spec` without the axes that the mesh lacks."""
+    return PartitionSpec(*(axis if axis in mesh.shape else None for axis in spec))
 
 
 def on_shards(function: Callable, mesh: Mesh | None, in_specs: tuple, out_specs: Any) -> Callable:
@@ -43,11 +77,7 @@ def on_shards(function: Callable, mesh: Mesh | None, in_specs: tuple, out_specs:
     """
     if mesh is None:
         return function
-
-    def present(spec: PartitionSpec) -> PartitionSpec:
-        return PartitionSpec(*(axis if axis in mesh.shape else None for axis in spec))
-
     in_specs, out_specs = jax.tree.map(
-        present, (in_specs, out_specs), is_leaf=lambda spec: isinstance(spec, PartitionSpec)
+        partial(present, mesh), (in_specs, out_specs), is_leaf=lambda spec: isinstance(spec, PartitionSpec)
     )
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
