@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
@@ -32,7 +31,7 @@ from transforms.grids import COORDINATE_TOLERANCE, Grid
 from transforms.units import conversion, same_units
 from transforms.variables import VARIABLES, known
 
-__all__ = ["AXES", "absent_chunk_times", "in_blocks", "open_source", "origin_facts", "source_grid"]
+__all__ = ["AXES", "absent_chunk_times", "in_blocks", "open_source", "origin_facts", "source_grid", "times_in_block"]
 
 AXES = ("time", "level", "latitude", "longitude")
 
@@ -106,10 +105,25 @@ def open_source(
 
 
 def in_blocks(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with dask arrays in blocks along time that hold whole stored chunks.
+    """Return the dataset with dask arrays in blocks of `times_in_block` times.
 
-    A block has about 8 MB, or the size of a stored chunk where that is larger, at most 512 MB. Blocks are counted from
-    the first time of the dataset: cut it where a stored chunk starts. What is in blocks already stays as it is.
+    Blocks are counted from the first time of the dataset: cut it where a stored chunk starts. What is in blocks already
+    stays as it is.
+    """
+    block = times_in_block(dataset)
+    return dataset.assign(
+        {
+            name: variable.chunk({axis: block if axis == "time" else -1 for axis in variable.dims})
+            for name, variable in dataset.data_vars.items()
+            if variable.chunks is None
+        }
+    )
+
+
+def times_in_block(dataset: xr.Dataset) -> int:
+    """Return the number of times that are read together: whole stored chunks.
+
+    One variable has then about 8 MB, or the size of a stored chunk where that is larger, at most 512 MB.
     """
     spans, largest = [1], 1.0
     for variable in dataset.data_vars.values():
@@ -121,14 +135,7 @@ def in_blocks(dataset: xr.Dataset) -> xr.Dataset:
     limit = max(1, int(_LARGEST_BLOCK_BYTES / largest))
     stored = math.lcm(*spans)
     stored = stored if stored <= min(limit, 4 * max(spans)) else max(spans)
-    block = min(limit, stored * max(1, int(_BLOCK_BYTES / (stored * largest))))
-    return dataset.assign(
-        {
-            name: variable.chunk({axis: block if axis == "time" else -1 for axis in variable.dims})
-            for name, variable in dataset.data_vars.items()
-            if not dask.is_dask_collection(variable.data if variable.chunks else None)
-        }
-    )
+    return min(limit, stored * max(1, int(_BLOCK_BYTES / (stored * largest))))
 
 
 def source_grid(dataset: xr.Dataset) -> Grid:

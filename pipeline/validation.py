@@ -60,6 +60,8 @@ _SHOWN = 5
 _COLUMN = ("surface_pressure", "logarithm_of_surface_pressure", "log_surface_pressure")
 """What the pressure of model levels is computed from."""
 
+_REACH_DAYS = 30
+
 _log = logging.getLogger(__name__)
 
 
@@ -90,16 +92,19 @@ def validate_source(path: str, config: Config, **reading: Any) -> ValidationReco
         "vertical": data.vertical,
         "step_hours": data.time_step_hours,
     }
-    prepared = _prepared(source, reading["variables"], names, preparing, faults)
+    needed = source[reading["variables"]]
+    first = 0 if selection is None else int(selection.positions[0])
+    window = _around(source["time"].values, first)
+    prepared = _prepared(source, needed.isel(time=window), names, preparing, faults)
     if selection is not None:
         faults += _gap_faults(selection, config)
         faults += _period_faults(selection, config)
-        faults += _first_look(prepared, names, data.levels, int(selection.positions[0]))
+        faults += _first_look(prepared, names, data.levels, first - window.start)
     _raise(faults)
     derived = [name for name in data.variables if name not in source]
     found = scan_source(
         path,
-        prepared,
+        needed,
         selection.positions,
         data.variables,
         reading=reading,
@@ -120,11 +125,19 @@ def validate_source(path: str, config: Config, **reading: Any) -> ValidationReco
     return make_record(source, path, grid, config, selection, found, counts, missing)
 
 
+def _around(times: np.ndarray, position: int) -> slice:
+    """The times with which that at a position can be looked at, those that sums over time reach included."""
+    reach = np.timedelta64(_REACH_DAYS, "D")
+    first, last = np.searchsorted(times, [times[position] - reach, times[position] + reach])
+    # Times out of order are a fault that is found elsewhere.
+    return slice(int(min(first, position)), int(max(last, position + 1)))
+
+
 def _prepared(
-    source: xr.Dataset, needed: Sequence[str], names: Sequence[str], preparing: Mapping[str, Any], faults: list[str]
+    source: xr.Dataset, part: xr.Dataset, names: Sequence[str], preparing: Mapping[str, Any], faults: list[str]
 ) -> xr.Dataset:
-    """The source with levels chosen and variables derived; as it is where that cannot be, which becomes faults."""
-    chosen = in_blocks(source[list(needed)])
+    """Some times of the source with levels chosen and variables derived; as they are where that becomes faults."""
+    chosen = in_blocks(part)
     present = [name for name in names if name in source or not recipes(name)]
     found = field_faults(source, present, preparing["levels"] if preparing["vertical"] == "select" else ())
     faults += found

@@ -24,7 +24,7 @@ import xarray as xr
 
 from pipeline.beam_runner import beam, count_done, run_elements
 from pipeline.prepare import prepare
-from pipeline.sources import in_blocks, open_source
+from pipeline.sources import in_blocks, open_source, times_in_block
 
 __all__ = ["Summary", "scan_source"]
 
@@ -74,7 +74,7 @@ class _Job:
 
 def scan_source(
     path: str,
-    prepared: xr.Dataset,
+    source: xr.Dataset,
     positions: np.ndarray,
     names: Sequence[str],
     *,
@@ -88,10 +88,10 @@ def scan_source(
 
     Args:
         path: of the source.
-        prepared: the source as `prepare` gives it, in blocks.
+        source: as `open_source` gives it, its times and what is needed of its variables.
         positions: of the times that are read, ascending.
         names: variables that are read.
-        reading, preparing: arguments of `open_source` and `prepare` that give `prepared` again, in every worker.
+        reading, preparing: arguments of `open_source` and `prepare`.
         derived: those of `names` that the source lacks.
         beam_options: options of Apache Beam. Workers on other machines must see the source and ``--temp_location``.
         memory_mb: bound on the source data in flight in a worker.
@@ -99,26 +99,24 @@ def scan_source(
     Returns:
         What was found by name; time is that of `positions`. It does not depend on the last two arguments.
     """
-    elements = [(name, start, stop) for name in names for start, stop in _spans(prepared[name], positions)]
+    block = times_in_block(source)
+    bytes_per_time = max(4.0 * field.size / field.sizes["time"] for field in source.values() if "time" in field.dims)
+    elements = [(name, start, stop) for name in names for start, stop in _spans(positions, block, bytes_per_time)]
     # Amounts of the day before go into sums over time.
     day = np.timedelta64(1, "D")
-    times = prepared["time"].values
+    times = source["time"].values
     first = int(np.searchsorted(times, times[positions[0]] - day))
     last = int(np.searchsorted(times, times[positions[-1]] + day, side="right"))
-    source = path if "://" in path else os.path.abspath(path)
+    path = path if "://" in path else os.path.abspath(path)
     with _records(beam_options) as records:
-        job = _Job(
-            source, dict(reading), dict(preparing), frozenset(derived), first, last, positions, records, memory_mb
-        )
+        job = _Job(path, dict(reading), dict(preparing), frozenset(derived), first, last, positions, records, memory_mb)
         run_elements(_JOB, elements, _ReadTimes(job), beam_options)
-        return {name: _gathered(records, name, elements, prepared[name], positions) for name in names}
+        return {name: _gathered(records, name, elements, positions) for name in names}
 
 
-def _spans(field: xr.DataArray, positions: np.ndarray) -> Iterator[tuple[int, int]]:
+def _spans(positions: np.ndarray, block: int, bytes_per_time: float) -> Iterator[tuple[int, int]]:
     """Ranges within `positions` whose elements start where blocks of the source do."""
-    block = field.chunksizes["time"][0]
-    per_block = 4.0 * block * field.size / field.sizes["time"]
-    length = block * max(1, int(_ELEMENT_BYTES / per_block))
+    length = block * max(1, int(_ELEMENT_BYTES / (block * bytes_per_time)))
     edges = [0, *(np.flatnonzero(np.diff(positions // length)) + 1), positions.size]
     return ((int(start), int(stop)) for start, stop in pairwise(edges))
 
@@ -142,9 +140,9 @@ class _ReadTimes(beam.DoFn):
         blocks = field.transpose("time", *rest).chunk(dict.fromkeys(rest, -1)).data.to_delayed().ravel()
         parts = dask.compute(*map(dask.delayed(_extremes), blocks), scheduler="threads", num_workers=workers)
         buffer = io.BytesIO()
-        np.save(buffer, np.concatenate(parts, axis=1))
+        np.savez(buffer, found=np.concatenate(parts, axis=1), size=field.size // field.sizes["time"])
         filesystem, folder = fsspec.core.url_to_fs(job.records)
-        filesystem.pipe_file(f"{folder}/{name}-{start}.npy", buffer.getvalue())
+        filesystem.pipe_file(f"{folder}/{name}-{start}.npz", buffer.getvalue())
         count_done(_JOB)
         yield None
 
@@ -175,19 +173,17 @@ def _extremes(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def _gathered(
-    records: str, name: str, elements: Sequence[tuple[str, int, int]], field: xr.DataArray, positions: np.ndarray
-) -> Summary:
+def _gathered(records: str, name: str, elements: Sequence[tuple[str, int, int]], positions: np.ndarray) -> Summary:
     filesystem, folder = fsspec.core.url_to_fs(records)
-    parts = [
-        np.load(io.BytesIO(filesystem.cat_file(f"{folder}/{name}-{start}.npy")))
-        for who, start, _ in elements
-        if who == name
-    ]
+    parts = []
+    for _, start, _ in (element for element in elements if element[0] == name):
+        with np.load(io.BytesIO(filesystem.cat_file(f"{folder}/{name}-{start}.npz"))) as stored:
+            parts.append(stored["found"])
+            size = int(stored["size"])
     missing, low, high = np.concatenate(parts, axis=1)
     if missing.size != positions.size:
         raise RuntimeError(f"{name}: {missing.size} of {positions.size} times were read")
-    return Summary(missing.astype(np.int64), low, high, field.size // field.sizes["time"])
+    return Summary(missing.astype(np.int64), low, high, size)
 
 
 @contextmanager
