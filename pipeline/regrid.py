@@ -275,7 +275,8 @@ def regrid_store(
         "period": [time_text(times[0]), time_text(times[-1])],
         **origin_facts(dataset, source),
     }
-    decisive = [source, source_fingerprint(source, opening["storage_options"]), opening, preparing, names, statics]
+    decisive = [source, source_fingerprint(source, opening["storage_options"]), names, statics, preparing]
+    decisive += [opening[key] for key in ("rename", "preset", "units")]
     decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
     places: dict[str, _Target] = {}
     for path, onto, way in [(target, grid, method), *also]:
@@ -376,17 +377,28 @@ class _Regrid(beam.DoFn):
                     done = target.regridder.wind(*values) if len(values) == 2 else (target.regridder(values[0]),)
                     for writing, regridded in zip(several, done, strict=True):
                         writing.add(block, np.asarray(regridded, dtype=np.float32), spoilt, writer)
-            for several in writings:
-                for writing in several:
-                    writing.wait()
-        for target, lost, several in zip(job.targets, missing, writings, strict=True):
-            # A part of the element written again adds nothing to the note that the whole of it left.
-            whole = all(
-                len(lost.get(name, ())) == len(_numbers(target.arrays[name], element)) for name in element.names
-            )
-            if whole if target.noted else lost and any(incomplete.values()):
-                note = {"missing": incomplete, "rounding": {w.name: w.rounding for w in several if w.rounding}}
-                target.objects.write(element.note, json.dumps(note).encode())
+            # The note goes before the last objects: one that is all there is never done again for want of its note.
+            for target, lost, several in zip(job.targets, missing, writings, strict=True):
+                self._leave_note(target, element, lost, incomplete, several)
+            every = [writing for several in writings for writing in several]
+            for writing in every:
+                writing.finish(writer)
+            for writing in every:
+                writing.wait()
+
+    def _leave_note(
+        self,
+        target: _Target,
+        element: _Element,
+        lost: dict[str, list[int]],
+        incomplete: dict[str, list[int]],
+        writings: list[_Writing],
+    ) -> None:
+        # A part of the element written again adds nothing to the note that the whole of it left.
+        whole = all(len(lost.get(name, ())) == len(_numbers(target.arrays[name], element)) for name in element.names)
+        if whole if target.noted else lost and any(incomplete.values()):
+            rounding = {writing.name: writing.rounding for writing in writings if writing.rounding}
+            target.objects.write(element.note, json.dumps({"missing": incomplete, "rounding": rounding}).encode())
 
     def _read(self, names: tuple[str, ...], rows: np.ndarray) -> list[np.ndarray]:
         job = self.job
@@ -424,6 +436,7 @@ class _Writing:
         self._element, self._skipna, self._bits = element, job.skipna, job.keep_bits.get(name)
         self._numbers, self._pending = set(numbers), None
         self._values: np.ndarray | None = None
+        self._last: np.ndarray | None = None
         self.wanted = np.zeros(element.stop - element.start, dtype=bool)
         for number in numbers:
             first, last = self._ends(number)
@@ -439,6 +452,12 @@ class _Writing:
             if int(number) in self._numbers:
                 chosen = numbers == number
                 self._fill(int(number), rows[chosen], values[chosen], bool(spoilt[chosen].any()), writer)
+
+    def finish(self, writer: ThreadPoolExecutor) -> None:
+        """Have the last object written, which was held back."""
+        if self._last is not None:
+            self.wait()
+            self._pending = writer.submit(self._put, max(self._numbers), self._last)
 
     def wait(self) -> None:
         """Wait until all is written."""
@@ -456,9 +475,13 @@ class _Writing:
         self._spoilt |= spoilt
         if rows[-1] == last - 1:
             full, self._values = self._values, None
+            if self._spoilt and not self._skipna:
+                return
+            if number == max(self._numbers):
+                self._last = full
+                return
             self.wait()
-            if self._skipna or not self._spoilt:
-                self._pending = writer.submit(self._put, number, full)
+            self._pending = writer.submit(self._put, number, full)
 
     def _put(self, number: int, values: np.ndarray) -> None:
         self._objects.write(self._array.key(number), self._array.encode(values))
