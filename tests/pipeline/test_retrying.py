@@ -18,9 +18,11 @@ import pytest
 import zarr
 
 from pipeline import retrying
+from pipeline.config import load_config
 from pipeline.retrying import Retry, UnreachableError, is_transient
 from pipeline.source_files import open_raw
 from pipeline.sources import open_source
+from pipeline.validation import inspect_config
 from transforms.errors import InputError
 
 FAST = Retry(retries=3, first_wait=0.01)
@@ -199,6 +201,20 @@ def test_forbidden_is_not_tried_again(served, quick):
     with pytest.raises(Exception, match="403"):
         opened["temperature"].isel(time=1).values  # noqa: B018
     assert sum(handler.seen.values()) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_validation_names_a_server_that_fails_while_it_reads(served, quick):
+    address, _, handler = served
+    chosen = ["data.variables=[temperature]", "data.statics=[]", "data.levels=[500]", "periods={}"]
+    settings = load_config(
+        "tiny", ["source.kind=store", f"source.path={address}", "data.grid.latitude=16", "execution.retries=1", *chosen]
+    )
+    record, _ = inspect_config(settings)
+    assert record.valid_times["count"] == 3
+    handler.fails, handler.how, handler.only = 10**6, "500", "temperature/c/2"
+    with pytest.raises(InputError, match=rf"temperature of {address} could not be read: 2 attempts .*500"):
+        inspect_config(settings)
 
 
 def test_raw_variables_carry_what_they_are(era5_like, tmp_path):
