@@ -92,7 +92,8 @@ def _open_grib(path: str, retry: Retry) -> list[xr.Dataset]:
     # No index beside the data, whose folder may not be writable; `pv` are the coefficients of hybrid levels.
     options = {"indexpath": "", "read_keys": ["pv"]}
     try:
-        return [_open(path, retry, engine="cfgrib", backend_kwargs=options)]
+        # Unless told to raise, cfgrib leaves out variables that do not share the axes of the first.
+        return [_open(path, retry, engine="cfgrib", backend_kwargs={**options, "errors": "raise"})]
     except InputError as error:
         if not isinstance(error.__cause__, DatasetBuildError):
             raise
@@ -113,7 +114,7 @@ def _open(path: str, retry: Retry, **keywords: Any) -> xr.Dataset:
     except ImportError as error:
         raise InputError(
             f"source.path: reading {path} needs a package that is not installed: {error}. "
-            "For gs:// run `pip install 'spherecast[gcs]'`."
+            "For gs:// run `pip install 'spherecast[gcs]'`, for s3:// 'spherecast[s3]', for http:// `pip install aiohttp`."
         ) from error
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"source.path: {path} cannot be read ({type(error).__name__}: {error}).") from error

@@ -135,6 +135,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(era5_like, tmp_path):
     """Serve a store; return (its address, the data, the handler whose failures can be set)."""
+    pytest.importorskip("aiohttp", reason="fsspec reads http through it")
     data = era5_like(times=3)
     data.to_zarr(
         tmp_path / "source.zarr",

@@ -253,6 +253,63 @@ def test_grib_with_members(real_data):
     assert "number" in open_source(path)["temperature"].dims
 
 
+def grib(path, *messages: dict) -> str:
+    """Write messages on a 7 x 12 grid at two times; each holds its number."""
+    eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")
+    grid = {"gridType": "regular_ll", "Ni": 12, "Nj": 7}
+    grid |= {f"{end}InDegrees": value for end, value in CORNERS.items()}
+    with path.open("wb") as file:
+        for i, message in enumerate(messages):
+            for date in (20200101, 20200102):
+                handle = eccodes.codes_grib_new_from_samples("GRIB2")
+                for key, value in {**grid, "dataDate": date, "dataTime": 0, **message}.items():
+                    if key != "pv":
+                        eccodes.codes_set(handle, key, value)
+                if "pv" in message:
+                    eccodes.codes_set_array(handle, "pv", np.array(message["pv"]))
+                eccodes.codes_set_values(handle, np.full(84, 250.0 + i))
+                eccodes.codes_write(handle, file)
+                eccodes.codes_release(handle)
+    return str(path)
+
+
+CORNERS = {
+    "latitudeOfFirstGridPoint": 90,
+    "latitudeOfLastGridPoint": -90,
+    "jDirectionIncrement": 30,
+    "longitudeOfFirstGridPoint": 0,
+    "longitudeOfLastGridPoint": 330,
+    "iDirectionIncrement": 30,
+}
+TEMPERATURE = {"discipline": 0, "parameterCategory": 0, "parameterNumber": 0}
+
+
+def test_grib_carries_half_levels(tmp_path):
+    half = [0.0, 2000.0, 4000.0, 0.0, 0.0, 0.1, 0.5, 1.0]
+    model = {**TEMPERATURE, "typeOfFirstFixedSurface": 105, "PVPresent": 1}
+    path = grib(tmp_path / "source.grib", *({**model, "level": level, "pv": half} for level in (1, 2, 3)))
+    opened = open_source(path)
+    assert opened["level"].values.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(opened["hybrid_a"], [1000.0, 3000.0, 2000.0])
+    np.testing.assert_allclose(opened["hybrid_b"], [0.05, 0.3, 0.75])
+    assert opened["temperature"].values[0, :, 3, 3].tolist() == [250.0, 251.0, 252.0]
+
+
+def test_grib_may_hold_levels_and_the_surface(tmp_path):
+    on_levels = [{**TEMPERATURE, "typeOfFirstFixedSurface": 100, "level": level} for level in (500, 850)]
+    heights = [
+        {**TEMPERATURE, "typeOfFirstFixedSurface": 103, "level": 2},
+        {"discipline": 0, "parameterCategory": 2, "parameterNumber": 2, "typeOfFirstFixedSurface": 103, "level": 10},
+    ]
+    opened = open_source(grib(tmp_path / "source.grib", *on_levels, *heights))
+    assert set(opened) == {"temperature", "2m_temperature", "10m_u_component_of_wind"}
+    assert opened["temperature"].dims == PRESSURE
+    assert sorted(opened["level"].values.tolist()) == [500, 850]
+    assert opened["2m_temperature"].dims == ("time", "latitude", "longitude")
+    assert (opened["2m_temperature"] == 252).all()
+    assert opened.sizes["time"] == 2
+
+
 def test_arrays_of_a_store_open_in_tensorstore(era5_like, tmp_path):
     for zarr_format in (2, 3):
         path = written(era5_like(times=1), tmp_path / f"{zarr_format}.zarr", zarr_format)
