@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, read_description, require, working_path
-from pipeline.beam_runner import beam, run_job
+from pipeline.beam_runner import run_elements
 from pipeline.climatology_jobs import (
     ALL_SUMS,
     JOB,
@@ -386,11 +386,7 @@ def _run(job: Job, beam_options: Sequence[str]) -> None:
             ]
     for elements, stage in ((first, FirstPass), (second, SecondPass)):
         if elements:
-
-            def build(pipeline: beam.Pipeline, elements: list = elements, stage: type = stage) -> None:
-                _ = pipeline | beam.Create(elements) | beam.Reshuffle() | beam.ParDo(stage(job))
-
-            run_job(JOB, len(elements), build, beam_options)
+            run_elements(JOB, elements, stage(job), beam_options)
 
 
 def _index(job: Job, field: Field, result: str, hour: int, levels: slice, rows: slice) -> tuple[int, ...]:

@@ -31,6 +31,8 @@ ALL_SUMS = {"all_number": "uint32", "all_total": "float64"}
 _BLOCK_BYTES = 32e6
 """Data read at once, at least one shard."""
 
+_FEWEST = 32  # Points whose quantiles are taken together, whatever the memory; fewer would take much longer.
+
 
 @dataclass(frozen=True)
 class Field:
@@ -214,7 +216,7 @@ class _Stage(beam.DoFn):
         axis = job.calendar.axis[hour]
         points = (levels.stop - levels.start) * (rows.stop - rows.start) * layout.space[2]
         years = job.calendar.years(hour) - job.year_span()[0]
-        span = max(1, int(job.memory_bytes / 4 / (years.size * DAYS * 24)))
+        span = max(_FEWEST, int(job.memory_bytes / 4 / (years.size * DAYS * 24)))
         results: dict[str, np.ndarray] = {}
 
         def keep(suffix: str, columns: slice, values: np.ndarray) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
-from pipeline.beam_runner import beam, count_done, run_job
+from pipeline.beam_runner import beam, count_done, run_elements
 from pipeline.runs import Run
 from pipeline.stores import blocks, description_of, fields_of, grid_of, open_store, period_of, read_times, select_period
 from transforms.errors import InputError
@@ -121,11 +121,7 @@ def statistics_store(
         ]
         left = [element for element in elements if not _part(parts, element).exists()]
         if left:
-
-            def build(pipeline: beam.Pipeline) -> None:
-                _ = pipeline | beam.Create(left) | beam.Reshuffle() | beam.ParDo(_Records(job))
-
-            run_job(_JOB, len(left), build, beam_options)
+            run_elements(_JOB, left, _Records(job), beam_options)
         result = {}
         for name in names:
             found = [np.load(_part(parts, element)) for element in elements if element[0] == name]

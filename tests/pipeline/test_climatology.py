@@ -80,11 +80,11 @@ def wet_store(path: Path, source: Path) -> Path:
 
 
 def test_memory_and_processes_do_not_change_the_result(tmp_path):
-    source = wet_store(tmp_path / "b.zarr", store(tmp_path / "a.zarr", "2003-12-01", 200))
+    source = wet_store(tmp_path / "b.zarr", store(tmp_path / "a.zarr", "2003-12-01", 60, 24))
     climatology_store(source, tmp_path / "whole.zarr", **EVERYTHING)
     whole = xr.open_zarr(tmp_path / "whole.zarr").load()
     two = ("--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
-    for memory_mb, options in ((0.1, ("--runner=DirectRunner",)), (1, two)):
+    for memory_mb, options in ((0.05, ("--runner=DirectRunner",)), (0.3, two)):
         climatology_store(source, tmp_path / "parts.zarr", memory_mb=memory_mb, beam_options=options, **EVERYTHING)
         xr.testing.assert_identical(xr.open_zarr(tmp_path / "parts.zarr").load(), whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "parts.zarr", "whole.zarr"]
