@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from pipeline.layout import StateLayout
 from transforms.errors import InputError
 
 __all__ = ["StateReader", "WindowSource", "batches", "fixed_batches", "window_starts"]
+
+_GROUP_BYTES = 64_000_000
+_FORCING_TEMPORARIES = 8
+"""Fields that computing the solar radiation of one time holds at once, at most."""
 
 
 def window_starts(
@@ -52,29 +58,73 @@ class StateReader:
         Args:
             memory_mb: bound on the decoded chunks that are kept in memory.
         """
-        context = ts.Context({"cache_pool": {"total_bytes_limit": memory_mb * 1_000_000}})
+        self._store, self._layout = store.resolve(), layout
+        self._open(memory_mb * 1_000_000)
+
+    def _open(self, cache_bytes: int) -> None:
+        context = ts.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
         opening = {
             name: ts.open(
-                {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{store.resolve()}/{name}/"}},
+                {
+                    "driver": "zarr3",
+                    "kvstore": {"driver": "file", "path": f"{self._store}/{name}/"},
+                    # Published stores never change: what is in the cache need not be compared with the disk.
+                    "recheck_cached_data": "open",
+                },
                 context=context,
                 open=True,
                 read=True,
             )
-            for name in layout.variables
+            for name in self._layout.variables
         }
-        self._arrays = {name: future.result() for name, future in opening.items()}
-        self._slices = layout.slices()
-        self._channels = len(layout.fields)
+        arrays = {name: future.result() for name, future in opening.items()}
+        self._arrays = {
+            name: array if array.dtype == ts.float32 else ts.cast(array, ts.float32) for name, array in arrays.items()
+        }
+        self._times_per_chunk = max(array.chunk_layout.read_chunk.shape[0] or 1 for array in arrays.values())
+
+    def with_cache(self, cache_bytes: int) -> StateReader:
+        """Return a reader of the same store that keeps decoded chunks of at most `cache_bytes`, its own."""
+        other = copy.copy(self)
+        other._open(cache_bytes)
+        return other
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(channel, latitude, longitude)."""
+        return (len(self._layout.fields), *next(iter(self._arrays.values())).shape[-2:])
+
+    def times_touched(self, count: int) -> int:
+        """Return the most times that the chunks of `count` consecutive states hold."""
+        return ((count + self._times_per_chunk - 2) // self._times_per_chunk + 1) * self._times_per_chunk
 
     def read(self, start: int, count: int) -> np.ndarray:
         """Return `count` consecutive states from position `start`, float32."""
-        reading = {name: array[start : start + count].read() for name, array in self._arrays.items()}
-        shape = next(iter(self._arrays.values())).shape[-2:]
-        states = np.empty((count, self._channels, *shape), np.float32)
-        for name, future in reading.items():
-            values = future.result()
-            states[:, self._slices[name]] = values if values.ndim == 4 else values[:, None]
-        return states
+        return self.read_windows(np.array([start]), count)[0]
+
+    def read_windows(
+        self, starts: np.ndarray, count: int, latitudes: slice = slice(None), into: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return (window, time, channel, latitude, longitude), float32: `count` states from every position.
+
+        Args:
+            latitudes: the rows that are returned, without a step.
+            into: contiguous array that is filled and returned; a new one by default.
+        """
+        if into is None:
+            channels, nlat, nlon = self.state_shape
+            into = np.empty((len(starts), count, channels, len(range(nlat)[latitudes]), nlon), np.float32)
+        states = into.reshape(-1, *into.shape[2:])
+        times = (np.asarray(starts)[:, None] + np.arange(count)).ravel()
+        writing = []
+        for name, channels in self._layout.slices().items():
+            array = self._arrays[name]
+            target = states[:, channels] if array.ndim == 4 else states[:, channels.start]
+            # Chunks are decoded straight into their place, those of all variables at once.
+            writing.append(ts.array(target, copy=False).write(array[times][..., latitudes, :]))
+        for future in writing:
+            future.result()
+        return into
 
 
 class WindowSource:
@@ -106,10 +156,57 @@ class WindowSource:
         return len(self._starts)
 
     def __getitem__(self, index: int) -> Batch:
-        start = int(self._starts[index])
-        first = start + self._input_steps - 1
-        states = self._reader.read(start, self._input_steps + self._steps)
-        return Batch(states, self._forcing(self._times[first : first + self._steps]))
+        return Batch(*(part[0] for part in self.read([index])))
+
+    @functools.cached_property
+    def shapes(self) -> Batch:
+        """Shapes of one window: (time, channel, latitude, longitude) and (step, forcing, latitude, longitude)."""
+        forcings = self._forcing(self._times[:1]).shape[1:]
+        return Batch((self._input_steps + self._steps, *self._reader.state_shape), (self._steps, *forcings))
+
+    def read(self, indices: Sequence[int] | np.ndarray, latitudes: slice = slice(None)) -> Batch:
+        """Return the windows of `indices`, in their order, with the rows `latitudes` alone.
+
+        They are read in groups, so that what is decoded at once is bounded; see `scratch_bytes`.
+        """
+        starts = self._starts[np.asarray(indices, int)]
+        rows = range(self.shapes.states[-2])[latitudes]
+        latitudes = slice(rows.start, rows.stop)
+        states, forcings = (
+            np.empty((len(starts), *shape[:2], len(rows), shape[3]), np.float32) for shape in self.shapes
+        )
+        size, first = self._group, self._input_steps - 1
+        for begin in range(0, len(starts), size):
+            group = starts[begin : begin + size]
+            self._reader.read_windows(group, states.shape[1], latitudes, into=states[begin : begin + size])
+            times = self._times[group[:, None] + np.arange(first, first + self._steps)]
+            fields = self._forcing(times.ravel())[:, :, latitudes]
+            forcings[begin : begin + size] = fields.reshape(len(group), self._steps, *fields.shape[1:])
+        return Batch(states, forcings)
+
+    @property
+    def _group(self) -> int:
+        return max(1, _GROUP_BYTES // self._window_scratch)
+
+    @property
+    def _window_scratch(self) -> int:
+        count, channels, nlat, nlon = self.shapes.states
+        decoded = self._reader.times_touched(count) * channels
+        fields = self._steps * (self.shapes.forcings[1] + _FORCING_TEMPORARIES)
+        return 4 * nlat * nlon * (decoded + fields)
+
+    def scratch_bytes(self, windows: int) -> int:
+        """Return a bound on the memory that `read` takes for so many windows beside its result and the cache.
+
+        Encoded chunks, no larger than decoded ones, or the decoding of fields of forcings with their temporaries.
+        """
+        return min(windows, self._group) * self._window_scratch
+
+    def with_cache(self, cache_bytes: int) -> WindowSource:
+        """Return the same windows with a cache of decoded chunks of their own."""
+        other = copy.copy(self)
+        other._reader = self._reader.with_cache(cache_bytes)
+        return other
 
     def __repr__(self) -> str:
         # Grain compares this on restore: an iterator must go on over the windows it was saved for.
@@ -139,7 +236,7 @@ def fixed_batches(source: WindowSource, batch_size: int, windows: int) -> Iterat
     for start in range(0, len(chosen), batch_size):
         group = chosen[start : start + batch_size]
         if len(group) == batch_size or start == 0:
-            yield _stack([source[int(i)] for i in group])
+            yield source.read(group)
 
 
 def _stack(windows: list[Batch]) -> Batch:

@@ -41,7 +41,7 @@ def source(store: Path, steps: int = 2, input_steps: int = 1) -> WindowSource:
         input_steps=input_steps,
         steps=steps,
         forcing=lambda times: np.broadcast_to(
-            times.astype("i8").astype("f8")[:, None, None, None], (len(times), 1, 4, 8)
+            times.astype("M8[h]").astype("f4")[:, None, None, None], (len(times), 1, 4, 8)
         ),
     )
 
@@ -82,7 +82,7 @@ def test_a_window_holds_the_states_and_the_forcing_of_each_step(store: Path):
     np.testing.assert_array_equal(batch.states[:, :2], dataset.temperature[start : start + 4])
     np.testing.assert_array_equal(batch.states[:, 2], dataset["10m_u_component_of_wind"][start : start + 4])
     # The first step starts from the last input state.
-    assert batch.forcings[:, 0, 0, 0].tolist() == TIMES[start + 1 : start + 3].astype("i8").astype("f8").tolist()
+    assert batch.forcings[:, 0, 0, 0].tolist() == TIMES[start + 1 : start + 3].astype("M8[h]").astype("f4").tolist()
 
 
 def test_batches_repeat_and_resume(store: Path):
