@@ -39,7 +39,15 @@ class Waves(NamedTuple):
 class FourierTransform(nnx.Module):
     """The transform pair over longitude for chosen orders."""
 
-    def __init__(self, longitude: np.ndarray, orders: np.ndarray, *, method: str = "auto", dtype=jnp.float32) -> None:
+    def __init__(
+        self,
+        longitude: np.ndarray,
+        orders: np.ndarray,
+        *,
+        method: str = "auto",
+        platform: str | None = None,
+        dtype=jnp.float32,
+    ) -> None:
         """Build the matrices.
 
         Args:
@@ -47,6 +55,7 @@ class FourierTransform(nnx.Module):
             orders: orders m wanted, each below half the number of longitudes.
             method: ``fft``, ``folded``, ``matmul``, or ``auto``: ``folded`` on CPUs for 64 longitudes and more where
                 the grid allows, ``fft`` on GPUs, else ``matmul``.
+            platform: what ``auto`` chooses for; JAX's default backend by default.
 
         Raises:
             ValueError: an unknown method, or ``folded`` where it does not apply.
@@ -61,7 +70,8 @@ class FourierTransform(nnx.Module):
         foldable = nlon % 4 == 0 and (aligned or centred)
         if method == "auto":
             worthwhile = foldable and nlon >= _FOLDED_FROM
-            method = {"cpu": "folded" if worthwhile else "matmul", "gpu": "fft"}.get(jax.default_backend(), "matmul")
+            quickest = {"cpu": "folded" if worthwhile else "matmul", "gpu": "fft", "cuda": "fft", "rocm": "fft"}
+            method = quickest.get(platform or jax.default_backend(), "matmul")
         if method not in _METHODS:
             raise ValueError(f"fourier: got {method!r}, expected 'auto' or one of {', '.join(map(repr, _METHODS))}")
         if method == "folded" and not foldable:

@@ -28,7 +28,7 @@ from model.fourier_transform import FourierTransform, Waves
 from model.legendre_transform import BlockTables, Functions, LegendreTransform, blocks_of, build_tables
 from model.products import constant
 from model.quadrature import choose_analysis
-from model.sharding import DATA_AXIS, MODAL, NODAL, SPHERE_AXIS, WHOLE, on_shards, shards_of
+from model.sharding import DATA_AXIS, MODAL, NODAL, SPHERE_AXIS, WHOLE, on_shards, platform_of, shards_of
 from model.table_cache import cached
 from transforms.grids import Grid
 
@@ -142,7 +142,9 @@ class Transform(nnx.Module):
         # A tuple, so that the module's static part can be compared and hashed.
         self._orders = tuple(np.arange(per_shard * self.shards).reshape(per_shard, self.shards).T.ravel().tolist())
         method = "matmul" if self.shards > 1 and fourier in ("auto", "folded") else fourier
-        self.fourier = FourierTransform(grid.longitude, self.orders, method=method, dtype=self.dtype)
+        self.fourier = FourierTransform(
+            grid.longitude, self.orders, method=method, platform=platform_of(mesh), dtype=self.dtype
+        )
         groups = self.fourier.groups
         self.latitudes = LegendreTransform(
             band_limit, nlat, tuple(blocks_of(orders, band_limit, self.shards) for orders in groups)

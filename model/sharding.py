@@ -19,6 +19,7 @@ __all__ = [
     "WHOLE",
     "make_mesh",
     "on_shards",
+    "platform_of",
     "present",
     "shards_of",
 ]
@@ -58,6 +59,14 @@ def make_mesh(devices: Sequence[jax.Device], sphere: int = 1) -> Mesh:
     grid = np.asarray(devices).reshape(len(devices) // sphere, sphere)
     # The compiler places what is not placed by hand.
     return Mesh(grid, (DATA_AXIS, SPHERE_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def platform_of(mesh: Mesh | None) -> str:
+    """Return what programs on a mesh are compiled for (``cpu``, ``gpu``, ``tpu``); without a mesh, for JAX's default.
+
+    The devices of a mesh may be those of a machine that is not here.
+    """
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def present(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,14 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.forecaster import Forecaster
+from model.sharding import STATES, WHOLE, platform_of, present
 
-__all__ = ["Batch", "LossWeights", "TrainState", "Trainer", "learning_rate_schedule", "loss_weights", "rollout_loss"]
+__all__ = [
+    "Batch",
+    "LossWeights",
+    "Origin",
+    "TrainState",
+    "Trainer",
+    "abstract_batch",
+    "compiler_options",
+    "learning_rate_schedule",
+    "loss_weights",
+    "replicated",
+    "rollout_loss",
+]
 
 
 class Batch(NamedTuple):
-    """Windows of consecutive states.
+    """Windows of consecutive states; with gradient accumulation an axis of the parts of a batch goes before.
 
     Attributes:
         states: physical units, (batch, input_steps + steps, channel, latitude, longitude), ascending in time.
@@ -34,10 +49,12 @@ class LossWeights(NamedTuple):
     Attributes:
         latitude: relative area of each row, (latitude,).
         channel: (channel,).
+        lead: of each step of the rollout, (step,); None for equal weights.
     """
 
     latitude: jax.Array
     channel: jax.Array
+    lead: jax.Array | None = None
 
 
 class TrainState(NamedTuple):
@@ -48,7 +65,9 @@ class TrainState(NamedTuple):
         opt_state: state of the optimiser, new for every stage of the curriculum.
         ema: exponential moving average of `params`, what forecasts use.
         statistics: running averages of batch normalisations; empty without them.
-        update: number of updates made over all stages.
+        update: number of updates over all stages, those that were skipped included.
+        skipped: updates skipped, since their loss or gradient was not finite.
+        skipped_in_row: of those, the ones since the last that was made.
     """
 
     params: nnx.State
@@ -56,15 +75,31 @@ class TrainState(NamedTuple):
     ema: nnx.State
     statistics: nnx.State
     update: jax.Array
+    skipped: jax.Array
+    skipped_in_row: jax.Array
+
+
+class Origin(NamedTuple):
+    """Where a loss that is not finite comes from.
+
+    Attributes:
+        states: whether values of the batch's states are not finite, (time, channel).
+        forcings: the same of its forcings, (step, forcing).
+        forecast: the same of the forecast states, (step, channel).
+        error: mean square error in units of the tendency's spread, (step, channel).
+    """
+
+    states: np.ndarray
+    forcings: np.ndarray
+    forecast: np.ndarray
+    error: np.ndarray
 
 
 def rollout_loss(model: Forecaster, batch: Batch, weights: LossWeights) -> jax.Array:
     """Return the mean over steps, area and channels of the squared error in units of the tendency's spread."""
-    inputs = model.input_steps
-    history = batch.states[:, :inputs][:, ::-1]
-    predicted = model.rollout(history, batch.forcings)
-    error = (predicted - batch.states[:, inputs:]) / model.tendency_std[...]
-    return jnp.mean(error**2 * weights.channel[:, None, None] * weights.latitude[:, None])
+    area = weights.channel[:, None, None] * weights.latitude[:, None]
+    losses = _observe(model, batch, lambda error: jnp.mean(error**2 * area))
+    return jnp.mean(losses if weights.lead is None else losses * weights.lead)
 
 
 def learning_rate_schedule(peak: float, updates: int, warmup_fraction: float) -> optax.Schedule:
@@ -86,20 +121,25 @@ class Trainer:
         weight_decay: float,
         clip_norm: float,
         ema_decay: float,
+        accumulate: int = 1,
+        mesh: Mesh | None = None,
     ) -> None:
         """Prepare the stage.
 
         Args:
+            model: built with `mesh`; to run on it (not to compile for it), its arrays and `weights` must be `replicated`.
             schedule: learning rate by number of updates made in this stage.
             ema_decay: of the moving average; 0 makes it equal to the parameters.
+            accumulate: parts of a batch whose gradients are averaged for an update, one after the other.
+            mesh: devices that share the work; batches are split over them as `model.sharding.STATES` says.
         """
         model = nnx.merge(*nnx.split(model))
         model.eval()
-        self._graph, _, self._statistics, self._constants = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        self._graph, self._params, self._statistics, self._constants = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
         model.train()
         self._training_graph = nnx.graphdef(model)
-        self._weights = weights
-        self._ema_decay = ema_decay
+        self._weights, self._schedule, self._ema_decay = weights, schedule, ema_decay
+        self._accumulate, self._mesh = accumulate, mesh
         # Gains and biases (one axis) are not decayed: they set scales, they do not fit noise.
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(clip_norm),
@@ -110,27 +150,90 @@ class Trainer:
                 mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
             ),
         )
-        self._update = jax.jit(self._update_step, donate_argnums=0, compiler_options=_compiler_options())
-        self._loss = jax.jit(self._validation_loss, compiler_options=_compiler_options())
+        options = compiler_options(mesh)
+        # Without it the compiler may leave parameters split over the devices, and the next call would not fit.
+        placed = {} if mesh is None else {"out_shardings": NamedSharding(mesh, WHOLE)}
+        self._jitted = jax.jit(self._update_step, donate_argnums=0, compiler_options=options, **placed)
+        self._update: Callable = self._jitted
+        self._loss = jax.jit(self._validation_loss, compiler_options=options, **placed)
 
     def init(self, params: nnx.State) -> TrainState:
         """Return the state at the start of training."""
         # Updates donate their buffers, so neither the caller's arrays nor each other's may be shared.
-        params, ema = (jax.tree.map(jnp.copy, params) for _ in range(2))
-        statistics = jax.tree.map(jnp.copy, self._statistics)
-        return TrainState(params, self._optimizer.init(params), ema, statistics, jnp.zeros((), jnp.int32))
+        params, ema = (self._copy(params) for _ in range(2))
+        counts = (self._copy(jnp.zeros((), jnp.int32)) for _ in range(3))
+        return TrainState(params, self._start(params), ema, self._copy(self._statistics), *counts)
 
     def restart(self, state: TrainState) -> TrainState:
         """Return `state` with a new optimiser state, as at the start of a later stage."""
-        return state._replace(opt_state=self._optimizer.init(state.params))
+        return state._replace(opt_state=self._start(state.params))
+
+    def lower(self, batch: Batch) -> jax.stages.Lowered:
+        """Trace and lower the update for a batch of these shapes: arrays, or what `abstract_batch` returns.
+
+        No array is placed, so the mesh may be that of devices that are not here.
+        """
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._params)
+        count = jax.ShapeDtypeStruct((), jnp.int32)
+        state = TrainState(
+            params, jax.eval_shape(self._optimizer.init, params), params, self._statistics, count, count, count
+        )
+        whole = None if self._mesh is None else NamedSharding(self._mesh, WHOLE)
+        state, constants, weights = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+            (state, self._constants, self._weights),
+        )
+        return self._jitted.lower(state, batch, constants, weights)
+
+    def compile(self, batch: Batch) -> float:
+        """Compile the update for batches of these shapes alone; return the seconds it took."""
+        began = time.perf_counter()
+        self._update = self.lower(batch).compile()
+        return time.perf_counter() - began
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Return the state after one update, with the loss and the gradient's norm. `state` is consumed."""
+        """Return the state after one update, and scalars that tell of it; `state` is consumed.
+
+        Where loss or gradient are not finite nothing changes but the counts.
+
+        Returns:
+            The new state, and ``loss``, ``gradient_norm``, ``learning_rate``, ``skipped`` and ``skipped_in_row``.
+        """
         return self._update(state, batch, self._constants, self._weights)
 
     def loss(self, params: nnx.State, statistics: nnx.State, batch: Batch) -> jax.Array:
         """Return the loss of `params` on a batch, normalised by running averages where the network has them."""
         return self._loss(params, statistics, batch, self._constants, self._weights)
+
+    def origin(self, state: TrainState, batch: Batch) -> Origin:
+        """Return where the rollout over a batch is not finite; compiles a program of its own."""
+
+        def look(part: Batch, params: nnx.State, statistics: nnx.State, constants: nnx.State) -> Origin:
+            model = nnx.merge(self._training_graph, params, statistics, constants, copy=True)
+
+            def broken(fields: jax.Array) -> jax.Array:
+                return ~jnp.isfinite(fields).all(axis=(0, -2, -1))
+
+            found = _observe(model, part, lambda error: (broken(error), jnp.mean(error**2, axis=(0, -2, -1))))
+            return Origin(broken(part.states), broken(part.forcings), *found)
+
+        def all_parts(batch: Batch, *others: nnx.State) -> Origin:
+            if self._accumulate == 1:
+                return look(batch, *others)
+            parts = jax.lax.map(lambda part: look(part, *others), batch)
+            return Origin(*(leaf.any(axis=0) for leaf in parts[:3]), parts.error.mean(axis=0))
+
+        placed = {} if self._mesh is None else {"out_shardings": NamedSharding(self._mesh, WHOLE)}
+        run = jax.jit(all_parts, compiler_options=compiler_options(self._mesh), **placed)
+        return jax.tree.map(np.asarray, run(batch, state.params, state.statistics, self._constants))
+
+    def _copy(self, tree: Any) -> Any:
+        return jax.tree.map(jnp.copy, tree) if self._mesh is None else replicated(tree, self._mesh)
+
+    def _start(self, params: nnx.State) -> Any:
+        if self._mesh is None:
+            return self._optimizer.init(params)
+        return replicated(self._optimizer.init(jax.tree.map(np.asarray, params)), self._mesh)
 
     def _validation_loss(
         self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
@@ -144,32 +247,122 @@ class Trainer:
         loss = rollout_loss(model, batch, weights)
         return loss, nnx.state(model, nnx.BatchStat)
 
+    def _gradient(
+        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+    ) -> tuple[jax.Array, nnx.State, nnx.State]:
+        """Return loss, statistics and gradient of a batch, of all its parts."""
+        differentiated = jax.value_and_grad(self._training_loss, has_aux=True)
+        if self._accumulate == 1:
+            (loss, statistics), gradient = differentiated(params, statistics, batch, constants, weights)
+            return loss, statistics, gradient
+
+        def add(sums: tuple, part: Batch) -> tuple[tuple, None]:
+            total, statistics, gradients = sums
+            (loss, statistics), gradient = differentiated(params, statistics, part, constants, weights)
+            return (total + loss, statistics, jax.tree.map(jnp.add, gradients, gradient)), None
+
+        zeros = (jnp.zeros(()), statistics, jax.tree.map(jnp.zeros_like, params))
+        (loss, statistics, gradient), _ = jax.lax.scan(add, zeros, batch)
+        share = 1.0 / self._accumulate
+        return loss * share, statistics, jax.tree.map(lambda leaf: leaf * share, gradient)
+
     def _update_step(
         self, state: TrainState, batch: Batch, constants: nnx.State, weights: LossWeights
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        (loss, statistics), gradient = jax.value_and_grad(self._training_loss, has_aux=True)(
-            state.params, state.statistics, batch, constants, weights
-        )
+        loss, statistics, gradient = self._gradient(state.params, state.statistics, batch, constants, weights)
         change, opt_state = self._optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
-        update = state.update + 1
         # The average starts fast, or the initial parameters would weigh on a short training.
-        decay = jnp.minimum(self._ema_decay, update / (update + 9.0))
+        made = state.update - state.skipped + 1
+        decay = jnp.minimum(self._ema_decay, made / (made + 9.0))
         decay = jnp.where(self._ema_decay == 0.0, 0.0, decay)
         ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, params)
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(params, opt_state, ema, statistics, update), metrics
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        params, opt_state, ema, statistics = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (params, opt_state, ema, statistics), state[:4]
+        )
+        skipped = state.skipped + ~finite
+        in_row = jnp.where(finite, 0, state.skipped_in_row + 1)
+        (_, count), *_ = optax.tree.get_all_with_path(state.opt_state, "count")
+        metrics = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": jnp.asarray(self._schedule(count), jnp.float32),
+            "skipped": skipped,
+            "skipped_in_row": in_row,
+        }
+        return TrainState(params, opt_state, ema, statistics, state.update + 1, skipped, in_row), metrics
 
 
-def loss_weights(latitude_weights: np.ndarray, channel_weights: np.ndarray) -> LossWeights:
+def loss_weights(
+    latitude_weights: np.ndarray, channel_weights: np.ndarray, lead_weights: np.ndarray | None = None
+) -> LossWeights:
     """Return float32 weights, each divided by its mean."""
 
-    def unit_mean(values: np.ndarray) -> jax.Array:
-        return jnp.asarray(values / np.mean(values), jnp.float32)
+    def unit_mean(values: np.ndarray | None) -> jax.Array | None:
+        return None if values is None else jnp.asarray(values / np.mean(values), jnp.float32)
 
-    return LossWeights(unit_mean(latitude_weights), unit_mean(channel_weights))
+    return LossWeights(unit_mean(latitude_weights), unit_mean(channel_weights), unit_mean(lead_weights))
 
 
-def _compiler_options() -> dict[str, int] | None:
+def abstract_batch(
+    mesh: Mesh | None,
+    *,
+    batch_size: int,
+    accumulate: int,
+    input_steps: int,
+    steps: int,
+    channels: int,
+    forcings: int,
+    shape: tuple[int, int],
+) -> Batch:
+    """Return shapes, dtypes and places of the batches that a training is given.
+
+    Args:
+        batch_size: windows of an update, over all devices and parts.
+        shape: latitudes and longitudes.
+    """
+    parts = (accumulate,) if accumulate > 1 else ()
+    sharding = None
+    if mesh is not None:
+        sharding = NamedSharding(mesh, PartitionSpec(*[None] * len(parts), *present(mesh, STATES)))
+
+    def struct(times: int, fields: int) -> jax.ShapeDtypeStruct:
+        axes = (*parts, batch_size // accumulate, times, fields, *shape)
+        return jax.ShapeDtypeStruct(axes, jnp.float32, sharding=sharding)
+
+    return Batch(struct(input_steps + steps, channels), struct(steps, forcings))
+
+
+def replicated(tree: Any, mesh: Mesh | None) -> Any:
+    """Return new arrays with the values of `tree`, whole on every device of `mesh`; without one, `tree` itself.
+
+    The values must be the same in every process.
+    """
+    if mesh is None:
+        return tree
+    sharding = NamedSharding(mesh, WHOLE)
+
+    def place(leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
+
+
+def compiler_options(mesh: Mesh | None = None) -> dict[str, int] | None:
     """On CPUs, LLVM's expensive passes take 5 to 10 s a program and gain nothing: the time is in matrix products."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return {"xla_backend_optimization_level": 1} if platform_of(mesh) == "cpu" else None
+
+
+def _observe(model: Forecaster, batch: Batch, measure: Callable[[jax.Array], Any]) -> Any:
+    """Return what is measured of the errors of every step, in units of the tendency's spread; (step, ...)."""
+    inputs = model.input_steps
+    scale = model.tendency_std[...]
+
+    def compare(state: jax.Array, step: jax.Array) -> Any:
+        truth = jax.lax.dynamic_index_in_dim(batch.states, inputs + step, axis=1, keepdims=False)
+        return measure((state - truth) / scale)
+
+    return model.observe(batch.states[:, :inputs][:, ::-1], batch.forcings, compare)
