@@ -140,6 +140,12 @@ def preprocess(
     overrides: _Overrides = None,
     runs_dir: _RunsDir = Path("runs"),
     name: _Name = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            "--runner", help="Runner of Apache Beam; the configuration's. What follows -- goes to the runner."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and why; change nothing.")] = False,
 ) -> None:
     """Prepare data for training: validate, regrid, statistics, climatology.
@@ -149,6 +155,7 @@ def preprocess(
 
     Example: `spherecast preprocess era5.zarr data.grid.latitude=64 data.grid.longitude=128`
     """
+    overrides = _with_runner(overrides or [], runner)
     if is_store(configuration):
         config = data_config(configuration, overrides or [], name)
         directory = runs_dir / config.name
@@ -282,6 +289,15 @@ def _locate(configuration: str, overrides: list[str] | None, runs_dir: Path, nam
     if name is None and names_run(configuration):
         return config, Path(configuration)
     return config, runs_dir / config.name
+
+
+def _with_runner(overrides: list[str], runner: str | None) -> list[str]:
+    """Turn a runner, and options of its own among the overrides, into an override of the configuration."""
+    options = [word for word in overrides if word.startswith("-")]
+    if runner is None and not options:
+        return overrides
+    beam = [f"--runner={runner or 'DirectRunner'}", *options]
+    return [word for word in overrides if word not in options] + [f"execution.beam={json.dumps(beam)}"]
 
 
 def _single(

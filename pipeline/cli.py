@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.artefacts import SCHEMA_VERSION, digest, refuse_other, source_fingerprint
-from pipeline.config import GridConfig, SimulationConfig, list_configs, load_config
+from pipeline.config import ClimatologyConfig, GridConfig, SimulationConfig, list_configs, load_config
 from transforms.errors import InputError
 from transforms.variables import known
 
@@ -32,7 +32,7 @@ _LOOKING = {"rich_help_panel": "Looking"}
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 _Source = Annotated[str, typer.Argument(metavar="SRC", help="Store to read.")]
-_Target = Annotated[Path, typer.Argument(metavar="DST", help="Path to write.")]
+_Target = Annotated[str, typer.Argument(metavar="DST", help="Path or address to write.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output path.")]
 _Start = Annotated[
     datetime | None, typer.Option("--start", formats=_FORMATS, metavar="TIME", help="First time used, UTC; the first.")
@@ -40,6 +40,14 @@ _Start = Annotated[
 _End = Annotated[
     datetime | None, typer.Option("--end", formats=_FORMATS, metavar="TIME", help="Last time used, UTC; the last.")
 ]
+_Runner = Annotated[
+    str, typer.Option("--runner", help="Runner of Apache Beam. What follows -- goes to the runner unread.")
+]
+_Memory = Annotated[
+    int, typer.Option("--memory-mb", min=64, help="Data in flight at once in each process, about, in MB.")
+]
+_JOB = {**_STORES, "context_settings": {"allow_extra_args": True}}
+"""Commands that run as a Beam job and pass options on to it."""
 
 
 @app.command(**_LOOKING)
@@ -119,8 +127,7 @@ def simulate(
     try:
         settings = SimulationConfig.model_validate(values)
     except ValidationError as error:
-        faults = [f"--{fault['loc'][0]}: {fault['msg']}, got {fault['input']!r}." for fault in error.errors()]
-        raise InputError("\n".join(faults).replace("spinup_days", "spinup-days")) from error
+        raise InputError(_option_faults(error)) from error
     fingerprint = _fingerprint("source store", [], kind=kind, settings=settings.model_dump(mode="json"))
     if _needed(target, fingerprint, overwrite):
         from pipeline.simulate import simulate_store, source_description
@@ -129,100 +136,207 @@ def simulate(
         _wrote(target)
 
 
-@app.command(**_STORES)
+@app.command(**_JOB)
 def regrid(
+    context: typer.Context,
     source: _Source,
     target: _Target,
-    grid: Annotated[str, typer.Option(metavar="NLATxNLON", help="Latitudes and longitudes of the grid.")] = "32x64",
+    latitudes: Annotated[int, typer.Option(min=4, help="Rows of the grid.")] = 32,
+    longitudes: Annotated[int, typer.Option(min=4, help="Points of a row, from 0 degrees east.")] = 64,
     poles: Annotated[bool, typer.Option("--poles/--no-poles", help="Whether rows lie on the poles.")] = False,
     method: Annotated[
-        Literal["conservative", "bilinear", "nearest"], typer.Option(help="How; winds go as vectors in any case.")
+        Literal["conservative", "bilinear", "nearest", "spectral"],
+        typer.Option(help="How; winds go as vectors in any case."),
     ] = "conservative",
+    skipna: Annotated[
+        bool,
+        typer.Option(
+            "--skipna", help="Average what is there where values are missing; else missing values are refused."
+        ),
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DST=LATxLON[p]", help="A further store from the same read, p: with poles; repeatable."),
+    ] = None,
     variable: Annotated[
-        list[str] | None, typer.Option(help="Variable to keep; repeatable. All that are on the grid by default.")
+        list[str] | None, typer.Option(help="Variable to keep or derive; repeatable. All on the grid by default.")
     ] = None,
     level: Annotated[list[int] | None, typer.Option(help="Level to keep, hPa; repeatable. All by default.")] = None,
+    vertical: Annotated[
+        Literal["select", "interpolate"], typer.Option(help="Take levels of the source, or interpolate to them.")
+    ] = "select",
+    preset: Annotated[
+        Literal["weatherbench2", "arco-era5", "cf"] | None, typer.Option(help="Names and units of a known source.")
+    ] = None,
     start: _Start = None,
     end: _End = None,
     step_hours: Annotated[int | None, typer.Option(min=1, help="Step of the times kept; all by default.")] = None,
-    beam: Annotated[list[str] | None, typer.Option(metavar="OPTION", help="Option of Apache Beam; repeatable.")] = None,
+    zarr_format: Annotated[int, typer.Option(min=2, max=3, help="3, with shards, or 2.")] = 3,
+    keep_bits: Annotated[
+        list[str] | None, typer.Option(metavar="VARIABLE=BITS", help="Bits of the mantissa to keep; repeatable. All.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Rewrite what is missing or damaged in a store made by the same command.")
+    ] = False,
+    runner: _Runner = "DirectRunner",
+    memory_mb: _Memory = 1024,
     overwrite: _Overwrite = False,
 ) -> None:
     """Regrid a store onto an equiangular grid, as an Apache Beam job.
 
     Reads zarr, netCDF or GRIB on any global grid of circles of latitude, in either order. Writes zarr: float32,
-    latitudes ascending, longitudes from 0, with a flag for times without missing values.
+    latitudes ascending, longitudes from 0, with a flag for times without missing values. A job that was interrupted
+    goes on where it stopped.
 
-    Example: `spherecast regrid era5.zarr coarse.zarr --grid 121x240 --poles --beam=--runner=DaskRunner`
+    Example: `spherecast regrid era5.zarr coarse.zarr --latitudes 121 --longitudes 240 --poles`
     """
-    shape, period = _grid(grid, poles), _period(start, end)
-    chosen = {"method": method, "period": period, "levels": level, "step_hours": step_hours}
-    fingerprint = _fingerprint("regrid", [source], grid=shape.model_dump(), variables=variable, **chosen)
-    if _needed(target, fingerprint, overwrite):
-        from pipeline.regrid import regrid_store
-        from transforms.grids import Grid
+    period, options = _period(start, end), _beam_options(runner, context.args)
+    targets = {str(target): GridConfig(latitude=latitudes, longitude=longitudes, poles=poles)}
+    for text in also or []:
+        path, grid = _also(text)
+        targets[path] = grid
+    chosen = {
+        "method": method,
+        "period": period,
+        "levels": level,
+        "vertical": vertical,
+        "step_hours": step_hours,
+        "skipna": skipna,
+        "preset": preset,
+        "zarr_format": zarr_format,
+        "keep_bits": dict(_bits(text) for text in keep_bits or []),
+    }
+    grids = [grid.model_dump() for grid in targets.values()]
+    fingerprint = _fingerprint("regrid", [source], grids=grids, variables=variable, **chosen)
+    needed = [path for path in targets if repair or _needed(path, fingerprint, overwrite)]
+    if not needed:
+        return
+    from pipeline.regrid import regrid_store
+    from transforms.grids import Grid
 
-        names = [name for name in variable or [] if known(name).kind != "static"]
-        regrid_store(
-            source,
-            target,
-            Grid.equiangular(shape.latitude, shape.longitude, poles=poles),
-            variables=names if variable else None,
-            statics=[name for name in variable if name not in names] if variable else None,
-            beam_options=beam or ["--runner=DirectRunner"],
-            fingerprint=fingerprint,
-            **chosen,
-        )
-        _wrote(target)
+    first, *others = [
+        (path, Grid.equiangular(grid.latitude, grid.longitude, poles=grid.poles), method)
+        for path, grid in targets.items()
+    ]
+    names = [name for name in variable or [] if known(name).kind != "static"]
+    regrid_store(
+        source,
+        *first[:2],
+        also=others,
+        variables=names if variable else None,
+        statics=[name for name in variable if name not in names] if variable else None,
+        beam_options=options,
+        memory_mb=memory_mb,
+        repair=repair,
+        fingerprint=fingerprint,
+        **chosen,
+    )
+    for path in targets:
+        _wrote(path)
 
 
 @app.command(**_STORES)
-def statistics(
-    source: _Source, target: _Target, start: _Start = None, end: _End = None, overwrite: _Overwrite = False
+def verify(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Store that this program regridded.")],
+    memory_mb: _Memory = 1024,
 ) -> None:
-    """Mean and spread of every variable and of its change over a step.
+    """Check every object of a regridded store against its checksum, and name those that are missing or damaged.
 
-    Reads a zarr or netCDF store of fields over time, latitude and longitude. Writes netCDF: mean, std, tendency_mean
-    and tendency_std by variable and level.
+    Reads the store. Writes nothing; `spherecast regrid --repair` writes again what is named.
+
+    Example: `spherecast verify training.zarr`
+    """
+    from pipeline.store_writing import verify_store
+
+    faults = verify_store(store, memory_mb=memory_mb)
+    if faults:
+        raise InputError("\n".join(faults))
+    Console().print(f"[green]{escape(store)} is whole.[/]", highlight=False, soft_wrap=True)
+
+
+@app.command(**_JOB)
+def statistics(
+    context: typer.Context,
+    source: _Source,
+    target: _Target,
+    start: _Start = None,
+    end: _End = None,
+    runner: _Runner = "DirectRunner",
+    memory_mb: _Memory = 1024,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Mean, spread and extremes of every variable, and mean and spread of its change over a step.
+
+    Reads a zarr or netCDF store of fields over time, latitude and longitude. Writes netCDF: mean, std, tendency_mean,
+    tendency_std, minimum and maximum by variable and level.
 
     Example: `spherecast statistics training.zarr statistics.nc --end 2017-12-31T18`
     """
-    period = _period(start, end)
+    period, options = _period(start, end), _beam_options(runner, context.args)
     fingerprint = _fingerprint("statistics", [source], period=period)
     if _needed(target, fingerprint, overwrite):
         from pipeline.statistics import statistics_store
 
-        statistics_store(source, target, period=period, fingerprint=fingerprint)
+        statistics_store(
+            source, target, period=period, beam_options=options, memory_mb=memory_mb, fingerprint=fingerprint
+        )
         _wrote(target)
 
 
-@app.command(**_STORES)
+@app.command(**_JOB)
 def climatology(
+    context: typer.Context,
     source: _Source,
     target: _Target,
+    years: Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="Years used, e.g. 1990-2019; all.")] = None,
     start: _Start = None,
     end: _End = None,
     method: Annotated[
         Literal["explicit", "fast"], typer.Option(help="WeatherBench 2's two ways: average years last, or first.")
     ] = "explicit",
+    statistics: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Among mean, std, quantile, seeps.")
+    ] = "mean,std",
+    quantiles: Annotated[str, typer.Option(metavar="Q,Q", help="Levels of the statistic quantile, in 0 to 1.")] = "",
     window_days: Annotated[int, typer.Option(min=1, help="Width of the triangular window, odd.")] = 61,
+    hour_interval: Annotated[
+        int | None, typer.Option(min=1, max=24, help="Hours 0, N, 2 N, ...; by default those of the source.")
+    ] = None,
+    daily: Annotated[bool, typer.Option("--daily", help="One climatology a day of the year, not one an hour.")] = False,
+    runner: _Runner = "DirectRunner",
+    memory_mb: _Memory = 1024,
     overwrite: _Overwrite = False,
 ) -> None:
-    """Mean and spread of every variable by hour and day of year, as WeatherBench 2 defines them.
+    """Mean, spread and quantiles of every variable by hour and day of year, as WeatherBench 2 defines them.
 
     Reads a zarr or netCDF store of fields over time, latitude and longitude. Writes zarr.
 
-    Example: `spherecast climatology training.zarr climatology.zarr --window-days 31`
+    Example: `spherecast climatology training.zarr climatology.zarr --years 2017-2020 --statistics mean,std`
     """
-    if window_days % 2 == 0:
-        raise InputError(f"--window-days: expected an odd number, got {window_days}.")
-    period = _period(start, end)
-    fingerprint = _fingerprint("climatology", [source], period=period, method=method, window_days=window_days)
+    settings = {
+        "method": method,
+        "window_days": window_days,
+        "statistics": statistics.replace(" ", "").split(","),
+        "quantiles": [_number(text) for text in quantiles.replace(" ", "").split(",") if text],
+    }
+    try:
+        ClimatologyConfig.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(_option_faults(error)) from error
+    period, options = _years(years, _period(start, end)), _beam_options(runner, context.args)
+    settings |= {"daily": daily, "hour_interval": hour_interval}
+    fingerprint = _fingerprint("climatology", [source], period=period, **settings)
     if _needed(target, fingerprint, overwrite):
         from pipeline.climatology import climatology_store
 
         climatology_store(
-            source, target, period=period, method=method, window_days=window_days, fingerprint=fingerprint
+            source,
+            target,
+            period=period,
+            beam_options=options,
+            memory_mb=memory_mb,
+            fingerprint=fingerprint,
+            **settings,
         )
         _wrote(target)
 
@@ -268,12 +382,70 @@ def score(
         _wrote(target)
 
 
-def _grid(text: str, poles: bool) -> GridConfig:
+def _grid(text: str, poles: bool, option: str = "--grid") -> GridConfig:
     """Return the grid that e.g. ``32x64`` means."""
     match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", text)
     if match is None or min(map(int, match.groups())) < 4:
-        raise InputError(f"--grid {text!r}: expected LATITUDESxLONGITUDES, each at least 4, e.g. 32x64.")
+        raise InputError(f"{option} {text!r}: expected LATITUDESxLONGITUDES, each at least 4, e.g. 32x64.")
     return GridConfig(latitude=int(match.group(1)), longitude=int(match.group(2)), poles=poles)
+
+
+def _also(text: str) -> tuple[str, GridConfig]:
+    """Return path and grid of e.g. ``fine.zarr=121x240p``."""
+    match = re.fullmatch(r"(.+)=(\d+x\d+)(p?)", text)
+    if match is None:
+        raise InputError(
+            f"--also {text!r}: expected DST=LATITUDESxLONGITUDES, and p for poles, e.g. fine.zarr=121x240p."
+        )
+    return match.group(1), _grid(match.group(2), bool(match.group(3)), "--also")
+
+
+def _bits(text: str) -> tuple[str, int]:
+    """Return variable and number of e.g. ``geopotential=12``."""
+    match = re.fullmatch(r"(\w+)=(\d+)", text)
+    if match is None or not 1 <= int(match.group(2)) <= 23:
+        raise InputError(f"--keep-bits {text!r}: expected VARIABLE=BITS with 1 to 23 bits, e.g. geopotential=12.")
+    return match.group(1), int(match.group(2))
+
+
+def _beam_options(runner: str, rest: list[str]) -> list[str]:
+    """Return the options of Apache Beam that a command line means."""
+    stray = [word for word in rest[:1] if not word.startswith("-")]
+    if stray:
+        raise InputError(f"{stray[0]!r}: one argument too many. Options of the runner follow --, as --name=value.")
+    return [f"--runner={runner}", *rest]
+
+
+def _years(text: str | None, period: tuple[datetime, datetime] | None) -> tuple[datetime, datetime] | None:
+    """Return the period that e.g. ``2017-2020`` means, or the one given where there are no years."""
+    if text is None:
+        return period
+    match = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", text)
+    if match is None or period is not None:
+        raise InputError(f"--years {text!r}: expected FIRST-LAST, e.g. 1990-2019, and neither --start nor --end.")
+    first, last = int(match.group(1)), int(match.group(2) or match.group(1))
+    if first > last:
+        raise InputError(f"--years {text!r}: the first year comes after the last.")
+    return datetime(first, 1, 1), datetime(last, 12, 31, 23, 59, 59)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--quantiles: expected numbers in 0 to 1, e.g. 0.1,0.9; got {text!r}.") from None
+
+
+def _option_faults(error: ValidationError) -> str:
+    """Name the options that a section of the configuration refuses."""
+    lines = []
+    for fault in error.errors():
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["loc"]:
+            message = f"{fault['loc'][0]}: {message}, got {fault['input']!r}"
+        name, colon, rest = message.partition(":")
+        lines.append(f"--{name.replace('_', '-')}{colon}{rest}.")
+    return "\n".join(lines)
 
 
 def _period(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
@@ -290,7 +462,7 @@ def _fingerprint(artefact: str, sources: list[str], **arguments: Any) -> str:
     return digest([artefact, SCHEMA_VERSION, [source_fingerprint(source) for source in sources], arguments])
 
 
-def _needed(target: Path, fingerprint: str, overwrite: bool) -> bool:
+def _needed(target: str | Path, fingerprint: str, overwrite: bool) -> bool:
     """Return whether there is work to do; refuse to replace another output unless `overwrite` is set."""
     if refuse_other(target, fingerprint, overwrite=overwrite):
         Console(stderr=True).print(f"[green]Nothing to do[/]: {escape(str(target))} is up to date.", highlight=False)
@@ -299,5 +471,5 @@ def _needed(target: Path, fingerprint: str, overwrite: bool) -> bool:
     return True
 
 
-def _wrote(target: Path) -> None:
+def _wrote(target: str | Path) -> None:
     Console().print(f"Wrote {target}", markup=False, highlight=False, soft_wrap=True)

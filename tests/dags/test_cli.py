@@ -78,6 +78,13 @@ def test_every_command_has_help():
         (["simulate", "a.zarr", "--grid", "32"], "--grid '32': expected LATITUDESxLONGITUDES"),
         (["simulate", "a.zarr", "--truncation", "63"], "--truncation: Input should be 21, 31 or 42, got 63"),
         (["climatology", "a.zarr", "b.zarr", "--window-days", "30"], "--window-days: expected an odd number, got 30"),
+        (["climatology", "a.zarr", "b.zarr", "--years", "17-20"], "--years '17-20': expected FIRST-LAST"),
+        (["climatology", "a.zarr", "b.zarr", "--quantiles", "0.5"], "--quantiles: give levels together with"),
+        (["climatology", "a.zarr", "b.zarr", "--statistics", "mode"], "--statistics: Input should be 'mean'"),
+        (["regrid", "a.zarr", "b.zarr", "c.zarr"], "'c.zarr': one argument too many"),
+        (["regrid", "a.zarr", "b.zarr", "--also", "c.zarr:8x16"], "--also 'c.zarr:8x16': expected DST=LATITUDES"),
+        (["regrid", "a.zarr", "b.zarr", "--keep-bits", "geopotential=30"], "expected VARIABLE=BITS with 1 to 23"),
+        (["verify", "nowhere.zarr"], "no zarr store is there"),
         (["statistics", "a.zarr", "s.nc", "--start", "2002-01-01", "--end", "2001-01-01"], "comes after --end"),
     ],
 )
@@ -126,7 +133,8 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_commands_on_stores(waves, say, tmp_path):
-    status, text = say("regrid", waves, "coarse.zarr", "--grid", "8x16", "--variable", "temperature", "--level", "500")
+    grid = ("--latitudes", "8", "--longitudes", "16")
+    status, text = say("regrid", waves, "coarse.zarr", *grid, "--variable", "temperature", "--level", "500")
     assert status == 0, text
     assert text.endswith("Wrote coarse.zarr\n")
     with xr.open_zarr("coarse.zarr", consolidated=False) as coarse:
@@ -134,8 +142,37 @@ def test_commands_on_stores(waves, say, tmp_path):
         assert "geopotential" not in coarse
     assert say("statistics", "coarse.zarr", "s.nc", "--end", "2001-01-05")[0] == 0
     assert read_description("s.nc")["period"] == ["2001-01-01T00:00", "2001-01-05T00:00"]
-    assert say("climatology", "coarse.zarr", "c.zarr", "--window-days", "3", "--method", "fast")[0] == 0
+    options = ("--window-days", "3", "--method", "fast", "--years", "2001-2002", "--statistics", "std")
+    assert say("climatology", "coarse.zarr", "c.zarr", *options)[0] == 0
     assert read_description("c.zarr")["kind"] == "climatology"
+    with xr.open_zarr("c.zarr", consolidated=False) as climatology:
+        assert list(climatology) == ["temperature_std"]
+
+
+def test_one_read_makes_several_stores(waves, say):
+    names = [f"--variable={name}" for name in ("wind_speed", "u_component_of_wind", "v_component_of_wind")]
+    grid = ("--latitudes", "8", "--longitudes", "16", "--also", "fine.zarr=13x24p")
+    status, text = say("regrid", waves, "coarse.zarr", *grid, *names, "--", "--direct_num_workers=1")
+    assert status == 0, text
+    assert text.endswith("Wrote coarse.zarr\nWrote fine.zarr\n")
+    with xr.open_zarr("fine.zarr", consolidated=False) as fine:
+        assert fine["latitude"][-1] == 90.0
+        assert float(fine["wind_speed"].min()) >= 0.0
+    assert "Nothing to do" in say("regrid", waves, "coarse.zarr", *grid, *names)[1]
+
+
+def test_a_flipped_byte_is_named_and_mended(waves, say):
+    command = ("regrid", waves, "coarse.zarr", "--latitudes", "8", "--longitudes", "16", "--variable", "temperature")
+    assert say(*command)[0] == 0
+    assert "coarse.zarr is whole" in say("verify", "coarse.zarr")[1]
+    shard = next(path for path in sorted(Path("coarse.zarr/temperature/c").rglob("*")) if path.is_file())
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:100] + bytes([sound[100] ^ 1]) + sound[101:])
+    status, text = say("verify", "coarse.zarr")
+    assert status == 2
+    assert str(shard.relative_to("coarse.zarr")) in text
+    assert say(*command, "--repair")[0] == 0
+    assert shard.read_bytes() == sound
 
 
 def test_an_output_is_made_once_and_replaced_only_when_asked(waves, say):
