@@ -64,6 +64,9 @@ class SourceConfig(Section):
     units: dict[str, str] = Field(
         default_factory=dict, description="variable: units its values are really in, e.g. {2m_temperature: degC}"
     )
+    select: dict[str, Any] = Field(
+        default_factory=dict, description="entry taken of an axis beside time, level and space, e.g. {number: 0}"
+    )
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec, e.g. {token: anon}")
     allow_missing: bool = Field(
         False, description="record times with missing values and skip them, instead of refusing"

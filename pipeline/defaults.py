@@ -40,14 +40,17 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
     Raises:
         InputError: the source cannot be read or holds no known variable.
     """
-    from pipeline.sources import open_source  # Imports xarray, which the commands without data do not need.
+    from pipeline.sources import (
+        open_source,
+        reading_options,
+    )  # Imports xarray, which the commands without data do not need.
 
     if "://" not in path:
         path = str(Path(path).expanduser().absolute())
     template = load_config(_TEMPLATE).model_dump(mode="json")
     overrides = list(overrides)
-    options = load_config(_TEMPLATE, [change for change in overrides if change.startswith("source.")]).source
-    dataset = open_source(path, rename=options.rename, storage_options=options.storage_options)
+    options = load_config(_TEMPLATE, [change for change in overrides if change.startswith("source.")])
+    dataset = open_source(path, **reading_options(options))
     known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.usual]
     prognostic = [v.name for v in known if v.kind != "static" and (v.partner is None or v.partner in dataset)]
     if not prognostic:

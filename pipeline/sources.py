@@ -20,6 +20,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pipeline.artefacts import ATTRIBUTE
+from pipeline.config import Config
 from pipeline.retrying import Retry
 from pipeline.source_chunks import absent_chunk_times
 from pipeline.source_files import netcdf_files, open_raw
@@ -31,7 +32,16 @@ from transforms.grids import COORDINATE_TOLERANCE, Grid
 from transforms.units import conversion, same_units
 from transforms.variables import VARIABLES, known
 
-__all__ = ["AXES", "absent_chunk_times", "in_blocks", "open_source", "origin_facts", "source_grid", "times_in_block"]
+__all__ = [
+    "AXES",
+    "absent_chunk_times",
+    "in_blocks",
+    "open_source",
+    "origin_facts",
+    "reading_options",
+    "source_grid",
+    "times_in_block",
+]
 
 AXES = ("time", "level", "latitude", "longitude")
 
@@ -136,6 +146,13 @@ def times_in_block(dataset: xr.Dataset) -> int:
     stored = math.lcm(*spans)
     stored = stored if stored <= min(limit, 4 * max(spans)) else max(spans)
     return min(limit, stored * max(1, int(_BLOCK_BYTES / (stored * largest))))
+
+
+def reading_options(config: Config) -> dict[str, Any]:
+    """Return the keyword arguments of `open_source` that a configuration gives."""
+    source = config.source
+    keys = ("rename", "preset", "units", "select", "storage_options")
+    return {**{key: getattr(source, key) for key in keys}, "retries": config.execution.retries}
 
 
 def source_grid(dataset: xr.Dataset) -> Grid:

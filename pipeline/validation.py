@@ -22,7 +22,7 @@ from pipeline.derive import absent_times, stored_inputs
 from pipeline.prepare import prepare
 from pipeline.runs import Run
 from pipeline.source_chunks import absent_chunks
-from pipeline.sources import in_blocks, open_source, source_grid
+from pipeline.sources import in_blocks, open_source, reading_options, source_grid
 from pipeline.validation_record import (
     KIND,
     ValidationRecord,
@@ -75,7 +75,7 @@ def validate_source(path: str, config: Config, **reading: Any) -> ValidationReco
         InputError: one line for every fault found.
     """
     data = config.data
-    reading = {**_reading(config), **reading}
+    reading = {**reading_options(config), **reading}
     source = open_source(path, blocks=False, **reading)
     faults: list[str] = []
     grid = _collect(faults, source_grid, source)
@@ -213,18 +213,6 @@ def inspect_config(config: Config) -> tuple[ValidationRecord | None, list[tuple[
         )
     record = validate_source(config.source.path, config)
     return record, rows_of_record(record, config)
-
-
-def _reading(config: Config) -> dict[str, Any]:
-    """How the configuration says the source is opened."""
-    source = config.source
-    return {
-        "rename": source.rename,
-        "storage_options": source.storage_options,
-        "preset": source.preset,
-        "units": source.units,
-        "retries": config.execution.retries,
-    }
 
 
 def _collect(faults: list[str], check, *arguments):
