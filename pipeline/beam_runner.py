@@ -8,6 +8,7 @@ is bounded by `in_flight`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import logging
 import threading
@@ -36,12 +37,22 @@ with _silence():
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
     from apache_beam.runners.runner import _RUNNER_MAP
 
-__all__ = ["beam", "count_done", "in_flight", "require_runner", "run_elements", "run_job", "xbeam"]
+__all__ = [
+    "beam",
+    "count_done",
+    "in_flight",
+    "keep_freed_memory_low",
+    "require_runner",
+    "run_elements",
+    "run_job",
+    "xbeam",
+]
 
 # Beam knows its Dask runner by its full name alone.
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
 _DASK_PARTITIONS = ("--dask_npartitions", "--dask_partition_size")
 _MOST_PARTITIONS = 1000
+_M_ARENA_MAX = -8
 
 # A function that Beam has pickled cannot carry the bar of its caller; in the same process it finds it here by job.
 _BARS: dict[str, Progress] = {}
@@ -147,6 +158,16 @@ def in_flight(amount: float, bound: float) -> Iterator[None]:
         yield
     finally:
         _HELD.release(amount)
+
+
+def keep_freed_memory_low() -> None:
+    """Let the threads of this process share two arenas of the C library's allocator, where it is glibc.
+
+    Left to itself every thread gets one that keeps what was freed in it; with the many threads that decode and encode
+    that is as much again as the data, and grows with the length of the job.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 class _Held:

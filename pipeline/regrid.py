@@ -35,7 +35,7 @@ from pipeline.artefacts import (
     source_fingerprint,
     unfinished,
 )
-from pipeline.beam_runner import beam, count_done, in_flight, require_runner, run_elements
+from pipeline.beam_runner import beam, count_done, in_flight, keep_freed_memory_low, require_runner, run_elements
 from pipeline.derive import absent_times, stored_inputs
 from pipeline.objects import Objects, is_url
 from pipeline.prepare import prepare
@@ -328,6 +328,9 @@ class _Regrid(beam.DoFn):
 
     def __init__(self, job: _Job) -> None:
         self.job = job
+
+    def setup(self) -> None:
+        keep_freed_memory_low()
 
     def process(self, element: _Element) -> None:
         with in_flight(element.memory, self.job.memory):

@@ -7,11 +7,14 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from pipeline.beam_runner import beam, count_done, run_job
+from pipeline.beam_runner import beam, count_done, in_flight, require_runner, run_elements, run_job
 from pipeline.progress import FD_VARIABLE
+from transforms.errors import InputError
 
 
 def _count(number: int) -> int:
@@ -31,8 +34,49 @@ def test_elements_are_counted_in_this_process(monkeypatch):
 
 
 def test_an_unknown_runner_is_an_error():
-    with pytest.raises(ValueError, match="SlowRunner"):
+    with pytest.raises(InputError, match=r"runner: SlowRunner is unknown; expected one of .*DataflowRunner.*DaskRunner"):
         run_job("counting", 1, lambda pipeline: pipeline | beam.Create([1]), ["--runner=SlowRunner"])
+
+
+@pytest.mark.parametrize("name", ["DirectRunner", "direct", "FlinkRunner", "SparkRunner", "PortableRunner"])
+def test_runners_of_beam_are_let_through_with_all_their_options(name):
+    require_runner([f"--runner={name}", "--whatever=1", "--flag"])
+    require_runner(["--runner", name, "--job_endpoint", "there:8099"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.at.all.Runner", "needs a package that is not installed"),
+        ("apache_beam.runners.runner.NoRunner", "apache_beam.runners.runner has no class NoRunner"),
+    ],
+)
+def test_a_class_that_is_not_there_is_an_error(name, message):
+    with pytest.raises(InputError, match=message):
+        require_runner([f"--runner={name}"])
+
+
+class _Held(beam.DoFn):
+    """Notes the most that was held at once in this process."""
+
+    now, most, lock = 0, 0, threading.Lock()
+
+    def process(self, amount):
+        with in_flight(amount, 10):
+            with _Held.lock:
+                _Held.now += amount
+                _Held.most = max(_Held.most, _Held.now)
+            time.sleep(0.02)
+            with _Held.lock:
+                _Held.now -= amount
+
+
+@pytest.mark.parametrize(("amount", "most"), [(4, 8), (30, 30)])
+def test_what_is_held_at_once_is_bounded(amount, most):
+    _Held.most = 0
+    options = ["--runner=DirectRunner", "--direct_running_mode=multi_threading", "--direct_num_workers=4"]
+    run_elements("holding", [amount] * 16, _Held(), options)
+    assert 0 < _Held.most <= most
 
 
 def test_options_are_not_taken_from_the_command_line(monkeypatch):
