@@ -5,7 +5,9 @@ This is the door of `model/`: states enter and leave as (batch, channel, latitud
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,9 @@ from model.products import Table
 from transforms.grids import Grid
 
 __all__ = ["Channels", "Forecaster", "Normalisation"]
+
+_KEPT = {True: None, "products": jax.checkpoint_policies.dots_saveable}
+"""What is not recomputed, by the argument `remat`; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Forecaster(nnx.Module):
         *,
         forcings: int,
         input_steps: int = 1,
-        remat: bool = True,
+        remat: bool | str = True,
         mesh: Mesh | None = None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -76,13 +81,16 @@ class Forecaster(nnx.Module):
             statics: normalised time-independent inputs, (static, latitude, longitude).
             forcings: number of forcing fields given for every step.
             input_steps: states given to the network, ``t, t - dt, ...``.
-            remat: recompute a step's activations in the backward pass, so that memory does not grow with steps.
+            remat: recompute a step's activations in the backward pass, so that memory does not grow with steps. Of
+                ``"products"`` the results of matrix products are kept: less to recompute, more to keep.
             mesh: devices to share the work; see `model.network.SphericalUNet`. States are then split over batch and
                 latitude, as `model.sharding.STATES` says.
 
         Raises:
-            ValueError: constants of the wrong shape, or unequal constants within a vector.
+            ValueError: constants of the wrong shape, unequal constants within a vector, or an unknown `remat`.
         """
+        if remat not in (False, *_KEPT):
+            raise ValueError(f"remat: got {remat!r}, expected one of False, {', '.join(map(repr, _KEPT))}")
         for name in ("mean", "std", "tendency_std"):
             value = np.asarray(getattr(normalisation, name))
             if value.shape != (channels.count,):
@@ -149,23 +157,36 @@ class Forecaster(nnx.Module):
         Returns:
             States at ``t + dt, t + 2 dt, ...``, (batch, step, channel, latitude, longitude).
         """
+        return jnp.swapaxes(self.observe(history, forcings, lambda state, step: state), 0, 1)
+
+    def observe(self, history: jax.Array, forcings: jax.Array, measure: Callable[[jax.Array, jax.Array], Any]) -> Any:
+        """Integrate as `rollout` does and return what is measured of every state, stacked along a first axis.
+
+        What `measure` needs is computed anew in the backward pass too: of a rollout only the states are kept.
+
+        Args:
+            measure: called with a state, (batch, channel, latitude, longitude), and the number of its step, from 0.
+        """
         graph, state = nnx.split(self)
 
-        def body(carry: jax.Array, forcing: jax.Array) -> tuple[jax.Array, tuple[jax.Array, nnx.State]]:
+        def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[Any, nnx.State]]:
             # A copy, because a scanned function may not change variables from outside it.
             model = nnx.merge(graph, state, copy=True)
+            # Scanning over the forcings themselves would need a copy of them with the steps first.
+            forcing = jax.lax.dynamic_index_in_dim(forcings, step, axis=1, keepdims=False)
             following = model.step(carry, forcing)
             carry = jnp.concatenate([following[:, None], carry[:, :-1]], axis=1)
-            return carry, (following, nnx.state(model, nnx.BatchStat))
+            return carry, (measure(following, step), nnx.state(model, nnx.BatchStat))
 
-        if self.remat and forcings.shape[1] > 1:
+        steps = forcings.shape[1]
+        if self.remat and steps > 1:
             # A single step would be computed twice and save nothing. The scan already keeps steps apart, so the barrier
             # against common subexpressions would only cost time.
-            body = jax.checkpoint(body, prevent_cse=False)
-        _, (states, statistics) = jax.lax.scan(body, history, jnp.swapaxes(forcings, 0, 1))
+            body = jax.checkpoint(body, prevent_cse=False, policy=_KEPT[self.remat])
+        _, (measured, statistics) = jax.lax.scan(body, history, jnp.arange(steps))
         if self._gathers_statistics():
-            nnx.update(self, jax.tree.map(lambda steps: jnp.mean(steps, axis=0), statistics))
-        return jnp.swapaxes(states, 0, 1)
+            nnx.update(self, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), statistics))
+        return measured
 
     def _gathers_statistics(self) -> bool:
         norms = (module for _, module in nnx.iter_modules(self) if isinstance(module, SpectralBatchNorm))
