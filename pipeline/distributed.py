@@ -6,9 +6,14 @@ several on one machine. Each runs the same command and calls `initialise` before
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -41,7 +46,8 @@ def initialise(
         timeout: seconds to wait for the others.
 
     Raises:
-        InputError: something is missing or contradictory, or the others did not come in time.
+        InputError: something is missing or contradictory, or process 0 did not answer in time. Where it is others that
+            did not come, the process ends with a message and status 2.
     """
     jax.config.update("jax_enable_preemption_service", False)
     if jax.distributed.is_initialized():
@@ -53,7 +59,10 @@ def initialise(
     found = find_membership(os.environ, coordinator, processes, process)
     if found.processes == 1:
         return found
-    try:
+    advice = f"Check that all {found.processes} processes run and that {found.coordinator} can be reached from all."
+    if found.process > 0:
+        _await_coordinator(found, timeout, advice)
+    with _ending_after(timeout, f"{found}: the others have not all come within {timeout} s. {advice}"):
         jax.distributed.initialize(
             found.coordinator,
             found.processes,
@@ -61,13 +70,8 @@ def initialise(
             local_device_ids=found.devices,
             # Its own detection takes one device a process on Slurm, however many the process was given.
             cluster_detection_method="deactivate",
-            initialization_timeout=timeout,
+            initialization_timeout=timeout + 60,
         )
-    except jax.errors.JaxRuntimeError as error:
-        raise InputError(
-            f"{found}: could not join within {timeout} s ({str(error).splitlines()[0]}). Check that all "
-            f"{found.processes} processes run and that {found.coordinator} can be reached from this host."
-        ) from error
     return found
 
 
@@ -136,6 +140,42 @@ def leave(status: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)
+
+
+def _await_coordinator(found: Membership, timeout: float, advice: str) -> None:
+    """Wait until process 0 listens.
+
+    Raises:
+        InputError: it does not, or its host is unknown.
+    """
+    host, _, port = found.coordinator.rpartition(":")
+    limit = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=max(1.0, timeout / 10)).close()
+            return
+        except OSError as error:
+            # A name may become known only when its pod has started.
+            if time.monotonic() > limit:
+                raise InputError(f"{found}: no answer within {timeout} s ({error}). {advice}") from error
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: float, message: str) -> Iterator[None]:
+    """End the process with `message` and status 2 if the block takes longer; JAX would abort with a stack trace."""
+
+    def end() -> None:
+        print(message, file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _neighbours(devices: list[jax.Device], sphere: int) -> np.ndarray:

@@ -80,7 +80,7 @@ class GkeSettings(_TpuSettings):
         ),
     ]
     slices: PositiveInt = Field(1, description="slices that train together, joined by the data-centre network")
-    namespace: Annotated[str, Field(pattern=_LABEL)] = "default"
+    namespace: Annotated[str, Field(pattern=_LABEL, description="of the job in the cluster")] = "default"
     service_account: Annotated[str | None, Field(pattern=_LABEL, description="may read and write the bucket")] = None
     max_restarts: Annotated[int, Field(ge=0, description="restarts after failures that are no preemption")] = 10
     grace_seconds: PositiveInt = Field(120, description="from the signal to the kill: time for a checkpoint")
@@ -95,9 +95,9 @@ class SlurmSettings(_Settings):
     time: Annotated[
         str, Field(pattern=r"^(\d+-)?\d{1,2}(:\d{2}){0,2}$|^\d+$", description="limit, after which it queues again")
     ] = "24:00:00"
-    partition: Annotated[str | None, Field(pattern=_WORD)] = None
-    account: Annotated[str | None, Field(pattern=_WORD)] = None
-    cpus_per_task: PositiveInt | None = None
+    partition: Annotated[str | None, Field(pattern=_WORD, description="queue; the cluster's default")] = None
+    account: Annotated[str | None, Field(pattern=_WORD, description="whom the time is charged to")] = None
+    cpus_per_task: PositiveInt | None = Field(None, description="cores of each process")
     memory: Annotated[str | None, Field(pattern=r"^\d+[KMGT]?$", description="of each node, e.g. 64G")] = None
     environment: Annotated[
         str | None, Field(pattern=r"^[\w./~-]+$", description="virtual environment to activate, seen by all nodes")
@@ -110,7 +110,7 @@ class TpuVmSettings(_TpuSettings):
     """Where and how on Cloud TPU virtual machines."""
 
     zone: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+-[a-z]$", description="e.g. us-central2-b")]
-    project: Annotated[str, Field(pattern=r"^[a-z][-a-z0-9:.]*[a-z0-9]$")]
+    project: Annotated[str, Field(pattern=r"^[a-z][-a-z0-9:.]*[a-z0-9]$", description="of the Google Cloud account")]
     storage: Annotated[
         str,
         Field(
