@@ -234,6 +234,7 @@ def regrid_store(
             not suffice.
     """
     require_runner(beam_options)
+    keep_freed_memory_low()
     # Workers need not share the working directory.
     source = str(source) if is_url(source) else os.path.abspath(source)
     opening = {
