@@ -17,7 +17,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,15 @@ from pipeline.artefacts import (
     source_fingerprint,
     unfinished,
 )
-from pipeline.beam_runner import beam, count_done, in_flight, keep_freed_memory_low, require_runner, run_elements
+from pipeline.beam_runner import keep_freed_memory_low, require_runner, run_elements
 from pipeline.derive import absent_times, stored_inputs
 from pipeline.objects import Objects, is_url
 from pipeline.prepare import prepare
+from pipeline.regrid_work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget, rounding_errors
 from pipeline.regridders import regridder
 from pipeline.runs import Run
 from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
 from pipeline.store_writing import (
-    StoredArray,
     arrays_of,
     build_template,
     is_document,
@@ -56,14 +56,13 @@ from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.regridding import Regridder
-from transforms.timeaxis import as_slice, even_times, require_ascending, time_text, within
+from transforms.timeaxis import even_times, require_ascending, time_text, within
 from transforms.variables import VARIABLES, wind_pairs
 
 __all__ = ["KIND", "regrid_store", "run_stage"]
 
 KIND = "training store"
 
-_JOB = "regrid"
 _BLOCK_BYTES = 12e6
 """Source data of one variable regridded at once; it stays in the last cache while it is."""
 _BLOCKS_HELD = 5
@@ -71,67 +70,10 @@ _BLOCKS_HELD = 5
 _OBJECTS_HELD = 3
 """Objects in memory for each written: one being filled, one being encoded, and its encoding."""
 _AT_ONCE = 16
-_NOTES = ".notes"
 _SHOWN = 5
 _VALID = {"long_name": "whether every variable is complete in the source"}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Element:
-    """Some times of one variable or wind, and what a worker holds while it regrids them."""
-
-    start: int
-    stop: int
-    names: tuple[str, ...]
-    block: int
-    memory: float
-
-    @property
-    def note(self) -> str:
-        return f"{_NOTES}/{self.start:09d}-{self.names[0]}.json"
-
-
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """One store being written.
-
-    Attributes:
-        path: where it is published.
-        regridder: from the source's grid to its own.
-        arrays: those that vary in time, and ``valid``.
-        template: all its objects but data that vary in time.
-        job: digest of all that decides the bytes of its data.
-        objects: where it is being written.
-        check: whether it may hold objects already, which are then kept where they are sound.
-        noted: whether every element has to leave a note.
-    """
-
-    path: str
-    regridder: Regridder
-    arrays: dict[str, StoredArray]
-    template: dict[str, bytes]
-    job: str
-    objects: Objects
-    check: bool = False
-    noted: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What every worker needs to know."""
-
-    identity: str
-    source: str
-    opening: dict[str, Any]
-    preparing: dict[str, Any]
-    targets: tuple[_Target, ...]
-    positions: np.ndarray
-    absent: dict[str, np.ndarray]
-    keep_bits: dict[str, int]
-    skipna: bool
-    memory: float
 
 
 def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
@@ -279,7 +221,7 @@ def regrid_store(
     decisive = [source, source_fingerprint(source, opening["storage_options"]), names, statics, preparing]
     decisive += [opening[key] for key in ("rename", "preset", "units")]
     decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
-    places: dict[str, _Target] = {}
+    places: dict[str, Target] = {}
     for path, onto, way in [(target, grid, method), *also]:
         path = str(path) if is_url(path) else os.path.abspath(path)
         if path in places:
@@ -291,13 +233,13 @@ def regrid_store(
         spans = {name: shard_span(shard_times, content[name][0].nbytes, zarr_format) for name in names}
         template = build_template(content, {**spans, "valid": shard_times}, zarr_format)
         arrays = {name: array for name, array in arrays_of(template).items() if name in (*names, "valid")}
-        places[path] = _Target(path, mapping, arrays, template, job, Objects(path, dict(target_options or {})))
+        places[path] = Target(path, mapping, arrays, template, job, Objects(path, dict(target_options or {})))
     elements = _elements(raw, dataset, names, list(places.values()), positions, shard_times, memory_mb * 1e6)
     needed = stored_inputs(raw, names)
     absent = absent_chunk_times(source, needed, **{key: opening[key] for key in _READING})
     with contextlib.ExitStack() as stack:
         targets = tuple(_placed(place, stack, repair) for place in places.values())
-        job = _Job(
+        job = RegridJob(
             uuid.uuid4().hex,
             source,
             opening,
@@ -310,203 +252,15 @@ def regrid_store(
             memory_mb * 1e6,
         )
         try:
-            run_elements(_JOB, elements, _Regrid(job), beam_options)
+            run_elements(JOB, elements, RegridElement(job), beam_options)
         finally:
-            _OPENED.pop(job.identity, None)
+            forget(job)
         for place in targets:
             _finish(place, names, times, keep_bits, skipna)
     _log.info("%s: %d times of %d variables", ", ".join(places), times.size, len(names))
 
 
 _READING = ("rename", "storage_options", "preset", "retries")
-
-_OPENED: dict[str, xr.Dataset] = {}
-"""Sources by job: opening one costs several requests, and a runner may make many copies of a function."""
-
-
-class _Regrid(beam.DoFn):
-    """Read, regrid and write one element; write only what is missing or damaged where something is there already."""
-
-    def __init__(self, job: _Job) -> None:
-        self.job = job
-
-    def setup(self) -> None:
-        keep_freed_memory_low()
-
-    def process(self, element: _Element) -> None:
-        with in_flight(element.memory, self.job.memory):
-            missing = [self._missing(target, element) for target in self.job.targets]
-            if any(missing):
-                self._write(element, missing)
-        count_done(_JOB)
-
-    def _missing(self, target: _Target, element: _Element) -> dict[str, list[int]]:
-        """Numbers of the objects to be written, by variable."""
-        every = {name: _numbers(target.arrays[name], element) for name in element.names}
-        if not target.check or (target.noted and target.objects.read(element.note) is None):
-            return every
-        found = {}
-        for name, numbers in every.items():
-            array = target.arrays[name]
-            lost = [number for number in numbers if not array.is_sound(target.objects.read(array.key(number)))]
-            if lost:
-                found[name] = lost
-        return found
-
-    def _write(self, element: _Element, missing: list[dict[str, list[int]]]) -> None:
-        job = self.job
-        writings = [
-            [_Writing(target, name, element, lost.get(name, []), job) for name in element.names]
-            for target, lost in zip(job.targets, missing, strict=True)
-        ]
-        wanted = np.zeros(element.stop - element.start, dtype=bool)
-        for writing in [writing for several in writings for writing in several]:
-            wanted |= writing.wanted
-        rows = element.start + np.flatnonzero(wanted)
-        blocks = np.split(rows, np.flatnonzero(np.diff(job.positions[rows] // element.block)) + 1)
-        incomplete: dict[str, list[int]] = {name: [] for name in element.names}
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            ahead = reader.submit(self._read, element.names, blocks[0])
-            for number, block in enumerate(blocks):
-                values = ahead.result()
-                if number + 1 < len(blocks):
-                    ahead = reader.submit(self._read, element.names, blocks[number + 1])
-                lacking = {
-                    name: self._lacking(name, part, block) for name, part in zip(element.names, values, strict=True)
-                }
-                for name, mask in lacking.items():
-                    incomplete[name] += block[mask].tolist()
-                spoilt = np.any(list(lacking.values()), axis=0)
-                for target, several in zip(job.targets, writings, strict=True):
-                    done = target.regridder.wind(*values) if len(values) == 2 else (target.regridder(values[0]),)
-                    for writing, regridded in zip(several, done, strict=True):
-                        writing.add(block, np.asarray(regridded, dtype=np.float32), spoilt, writer)
-            # The note goes before the last objects: one that is all there is never done again for want of its note.
-            for target, lost, several in zip(job.targets, missing, writings, strict=True):
-                self._leave_note(target, element, lost, incomplete, several)
-            every = [writing for several in writings for writing in several]
-            for writing in every:
-                writing.finish(writer)
-            for writing in every:
-                writing.wait()
-
-    def _leave_note(
-        self,
-        target: _Target,
-        element: _Element,
-        lost: dict[str, list[int]],
-        incomplete: dict[str, list[int]],
-        writings: list[_Writing],
-    ) -> None:
-        # A part of the element written again adds nothing to the note that the whole of it left.
-        whole = all(len(lost.get(name, ())) == len(_numbers(target.arrays[name], element)) for name in element.names)
-        if whole if target.noted else lost and any(incomplete.values()):
-            rounding = {writing.name: writing.rounding for writing in writings if writing.rounding}
-            target.objects.write(element.note, json.dumps({"missing": incomplete, "rounding": rounding}).encode())
-
-    def _read(self, names: tuple[str, ...], rows: np.ndarray) -> list[np.ndarray]:
-        job = self.job
-        if job.identity not in _OPENED:
-            while len(_OPENED) > 3:
-                _OPENED.pop(next(iter(_OPENED)), None)
-            _OPENED[job.identity] = prepare(open_source(job.source, **job.opening), **job.preparing)
-        dataset = _OPENED[job.identity]
-        chosen = as_slice(job.positions[rows])
-        fields = [dataset[name].isel(time=chosen) for name in names]
-        try:
-            if not job.opening["blocks"]:
-                return [field.values for field in fields]
-            import dask
-
-            return list(dask.compute(*[field.data for field in fields], scheduler="threads"))
-        except Exception as error:
-            # Every reader and file system has errors of its own, none of which says which times it was about.
-            ends = " to ".join(time_text(field) for field in fields[0]["time"].values[[0, -1]])
-            raise RuntimeError(f"{', '.join(names)}: {ends} cannot be read ({error})") from error
-
-    def _lacking(self, name: str, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Which times miss values, shape (time,)."""
-        lacking = np.isnan(values.min(axis=tuple(range(1, values.ndim))))
-        absent = self.job.absent.get(name)
-        return lacking if absent is None else lacking | np.isin(self.job.positions[rows], absent)
-
-
-class _Writing:
-    """Fills the objects of one variable in one target, time after time, and writes each as soon as it is full."""
-
-    def __init__(self, target: _Target, name: str, element: _Element, numbers: list[int], job: _Job) -> None:
-        self.name, self.rounding = name, []
-        self._objects, self._array = target.objects, target.arrays[name]
-        self._element, self._skipna, self._bits = element, job.skipna, job.keep_bits.get(name)
-        self._numbers, self._pending = set(numbers), None
-        self._values: np.ndarray | None = None
-        self._last: np.ndarray | None = None
-        self.wanted = np.zeros(element.stop - element.start, dtype=bool)
-        for number in numbers:
-            first, last = self._ends(number)
-            self.wanted[first - element.start : last - element.start] = True
-
-    def add(self, rows: np.ndarray, values: np.ndarray, spoilt: np.ndarray, writer: ThreadPoolExecutor) -> None:
-        """Take the values of ascending times; `spoilt` marks those with missing values in the source."""
-        if self._bits is not None:
-            exact, values = values, round_mantissa(values, self._bits)
-            self.rounding += _rounding_errors(exact, values)
-        numbers = rows // self._array.span
-        for number in np.unique(numbers):
-            if int(number) in self._numbers:
-                chosen = numbers == number
-                self._fill(int(number), rows[chosen], values[chosen], bool(spoilt[chosen].any()), writer)
-
-    def finish(self, writer: ThreadPoolExecutor) -> None:
-        """Have the last object written, which was held back."""
-        if self._last is not None:
-            self.wait()
-            self._pending = writer.submit(self._put, max(self._numbers), self._last)
-
-    def wait(self) -> None:
-        """Wait until all is written."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-    def _fill(
-        self, number: int, rows: np.ndarray, values: np.ndarray, spoilt: bool, writer: ThreadPoolExecutor
-    ) -> None:
-        first, last = self._ends(number)
-        if self._values is None:
-            self._values, self._spoilt = np.empty((last - first, *values.shape[1:]), dtype=np.float32), False
-        self._values[rows - first] = values
-        self._spoilt |= spoilt
-        if rows[-1] == last - 1:
-            full, self._values = self._values, None
-            if self._spoilt and not self._skipna:
-                return
-            if number == max(self._numbers):
-                self._last = full
-                return
-            self.wait()
-            self._pending = writer.submit(self._put, number, full)
-
-    def _put(self, number: int, values: np.ndarray) -> None:
-        self._objects.write(self._array.key(number), self._array.encode(values))
-
-    def _ends(self, number: int) -> tuple[int, int]:
-        return number * self._array.span, min((number + 1) * self._array.span, self._element.stop)
-
-
-def _numbers(array: StoredArray, element: _Element) -> list[int]:
-    """Numbers of the objects that hold an element's times."""
-    return list(range(element.start // array.span, -(-element.stop // array.span)))
-
-
-def _rounding_errors(exact: np.ndarray, rounded: np.ndarray) -> list[list[float]]:
-    """Largest absolute error, sum of squared errors and number of values, for each time."""
-    errors = []
-    for before, after in zip(exact, rounded, strict=True):
-        finite = np.isfinite(before)
-        error = after[finite].astype(np.float64) - before[finite]
-        errors.append([float(np.abs(error).max(initial=0.0)), float(np.square(error).sum()), int(error.size)])
-    return errors
 
 
 def _rounding_attributes(bits: int, errors: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -523,11 +277,11 @@ def _elements(
     raw: xr.Dataset,
     dataset: xr.Dataset,
     names: list[str],
-    targets: list[_Target],
+    targets: list[Target],
     positions: np.ndarray,
     shard_times: int,
     memory: float,
-) -> list[_Element]:
+) -> list[Element]:
     pairs = wind_pairs(names)
     groups = [*pairs, *[(name,) for name in names if not any(name in pair for pair in pairs)]]
     elements = []
@@ -548,7 +302,7 @@ def _elements(
         block = chunk * max(1, min(wanted, affordable))
         held = _OBJECTS_HELD * written + _BLOCKS_HELD * block * per_time
         elements += [
-            _Element(start, min(start + shard_times, positions.size), tuple(group), block, held)
+            Element(start, min(start + shard_times, positions.size), tuple(group), block, held)
             for start in range(0, positions.size, shard_times)
         ]
     return elements
@@ -562,7 +316,7 @@ def _chunk_times(variable: xr.DataArray) -> int:
     return int(chunks[variable.dims.index("time")]) if chunks and len(chunks) == variable.ndim else 1
 
 
-def _placed(target: _Target, stack: contextlib.ExitStack, repair: bool) -> _Target:
+def _placed(target: Target, stack: contextlib.ExitStack, repair: bool) -> Target:
     """Put the template in place, beside what an earlier attempt at the same left."""
     if repair and (read_description(target.path) or {}).get("job") == target.job:
         return _opened_for_repair(target)
@@ -579,7 +333,7 @@ def _placed(target: _Target, stack: contextlib.ExitStack, repair: bool) -> _Targ
     return replace(target, objects=objects, check=resumed)
 
 
-def _opened_for_repair(target: _Target) -> _Target:
+def _opened_for_repair(target: Target) -> Target:
     objects = target.objects
     objects.remove_leftovers()
     for key, data in target.template.items():
@@ -595,7 +349,7 @@ def _opened_for_repair(target: _Target) -> _Target:
     return replace(target, check=True, noted=not sound)
 
 
-def _finish(target: _Target, names: list[str], times: np.ndarray, keep_bits: Mapping[str, int], skipna: bool) -> None:
+def _finish(target: Target, names: list[str], times: np.ndarray, keep_bits: Mapping[str, int], skipna: bool) -> None:
     """Gather the notes into the store.
 
     Raises:
@@ -604,7 +358,7 @@ def _finish(target: _Target, names: list[str], times: np.ndarray, keep_bits: Map
     objects = target.objects
     keys = objects.find()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        read = pool.map(objects.read, sorted(key for key in keys if key.startswith(f"{_NOTES}/")))
+        read = pool.map(objects.read, sorted(key for key in keys if key.startswith(f"{NOTES}/")))
         notes = [json.loads(note) for note in read if note]
     valid = np.ones(times.size, dtype=bool)
     faults = []
@@ -635,7 +389,7 @@ def _finish(target: _Target, names: list[str], times: np.ndarray, keep_bits: Map
         for key, data in documents.items():
             if data != target.template[key]:
                 objects.write(key, data)
-    objects.remove(_NOTES)
+    objects.remove(NOTES)
 
 
 def _names(
@@ -703,7 +457,7 @@ def _content(
         values, attributes = mapping(dataset[name].values).astype(np.float32), _attributes(dataset[name])
         if name in keep_bits:
             exact, values = values, round_mantissa(values, keep_bits[name])
-            attributes |= _rounding_attributes(keep_bits[name], _rounding_errors(exact[None], values[None]))
+            attributes |= _rounding_attributes(keep_bits[name], rounding_errors(exact[None], values[None]))
         variables[name] = (("latitude", "longitude"), values, attributes)
     return xr.Dataset(variables, coordinates, {ATTRIBUTE: description})
 
