@@ -168,6 +168,12 @@ def regrid(
     preset: Annotated[
         Literal["weatherbench2", "arco-era5", "cf"] | None, typer.Option(help="Names and units of a known source.")
     ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Name in the source, and in ERA5; repeatable.")
+    ] = None,
+    units: Annotated[
+        list[str] | None, typer.Option(metavar="VARIABLE=UNITS", help="What its values really are; repeatable.")
+    ] = None,
     start: _Start = None,
     end: _End = None,
     step_hours: Annotated[int | None, typer.Option(min=1, help="Step of the times kept; all by default.")] = None,
@@ -203,6 +209,8 @@ def regrid(
         "step_hours": step_hours,
         "skipna": skipna,
         "preset": preset,
+        "rename": dict(_pair(text, "--rename") for text in rename or []),
+        "units": dict(_pair(text, "--units") for text in units or []),
         "zarr_format": zarr_format,
         "keep_bits": dict(_bits(text) for text in keep_bits or []),
     }
@@ -398,6 +406,13 @@ def _also(text: str) -> tuple[str, GridConfig]:
             f"--also {text!r}: expected DST=LATITUDESxLONGITUDES, and p for poles, e.g. fine.zarr=121x240p."
         )
     return match.group(1), _grid(match.group(2), bool(match.group(3)), "--also")
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"{option} {text!r}: expected NAME=VALUE.")
+    return name, value
 
 
 def _bits(text: str) -> tuple[str, int]:

@@ -42,7 +42,7 @@ from pipeline.prepare import prepare
 from pipeline.regrid_work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget, rounding_errors
 from pipeline.regridders import regridder
 from pipeline.runs import Run
-from pipeline.sources import absent_chunk_times, open_source, origin_facts, source_grid
+from pipeline.sources import absent_chunk_times, open_source, origin_facts, reading_options, source_grid
 from pipeline.store_writing import (
     arrays_of,
     build_template,
@@ -71,6 +71,7 @@ _OBJECTS_HELD = 3
 """Objects in memory for each written: one being filled, one being encoded, and its encoding."""
 _AT_ONCE = 16
 _SHOWN = 5
+_SURFACE_AXES = (("time", "latitude", "longitude"), ("latitude", "longitude"))
 _VALID = {"long_name": "whether every variable is complete in the source"}
 
 _log = logging.getLogger(__name__)
@@ -95,11 +96,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         vertical=config.data.vertical,
         period=config.data.period,
         step_hours=config.data.time_step_hours,
-        rename=config.source.rename,
-        preset=config.source.preset,
-        units=config.source.units,
-        storage_options=config.source.storage_options,
-        retries=config.execution.retries,
+        **reading_options(config),
         skipna=config.source.allow_missing,
         shard_times=config.data.shard_times,
         zarr_format=config.data.zarr_format,
@@ -128,6 +125,7 @@ def regrid_store(
     rename: Mapping[str, str] | None = None,
     preset: str | None = None,
     units: Mapping[str, str] | None = None,
+    select: Mapping[str, Any] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     target_options: Mapping[str, Any] | None = None,
     retries: int = 4,
@@ -150,7 +148,7 @@ def regrid_store(
     `memory_mb`. A job that was stopped goes on where it was, if nothing that decides the data has changed since.
 
     Args:
-        source, rename, preset, units, storage_options, retries: see `pipeline.sources.open_source`.
+        source, rename, preset, units, select, storage_options, retries: see `pipeline.sources.open_source`.
         target: store to publish: a local path, or an address that fsspec can write to.
         grid: grid to regrid to.
         also: further (target, grid, method).
@@ -184,6 +182,7 @@ def regrid_store(
         "storage_options": dict(storage_options or {}),
         "preset": preset,
         "units": dict(units or {}),
+        "select": dict(select or {}),
         "retries": retries,
     }
     preparing = {"variables": variables, "statics": statics, "levels": levels, "vertical": vertical}
@@ -192,7 +191,9 @@ def regrid_store(
     dataset = prepare(raw, **preparing)
     names, statics = _names(dataset, variables, statics, source)
     levels = _levels(dataset, names, levels)
-    faults = field_faults(dataset, [name for name in (*names, *statics) if name in VARIABLES], levels)
+    # A store may hold what a run would refuse, such as one level of a variable without an axis for it.
+    checked = [name for name in (*names, *statics) if name in VARIABLES and dataset[name].dims not in _SURFACE_AXES]
+    faults = field_faults(dataset, checked, levels)
     if faults:
         raise InputError("\n".join(faults))
     positions = _positions(dataset["time"].values, period, step_hours)
@@ -219,7 +220,7 @@ def regrid_store(
         **origin_facts(dataset, source),
     }
     decisive = [source, source_fingerprint(source, opening["storage_options"]), names, statics, preparing]
-    decisive += [opening[key] for key in ("rename", "preset", "units")]
+    decisive += [opening[key] for key in ("rename", "preset", "units", "select")]
     decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
     places: dict[str, Target] = {}
     for path, onto, way in [(target, grid, method), *also]:

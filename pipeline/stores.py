@@ -121,6 +121,9 @@ def valid_times(dataset: xr.Dataset) -> np.ndarray:
 def select_period(dataset: xr.Dataset, period: tuple[datetime, datetime] | None, what: str) -> np.ndarray:
     """Return the positions of the valid times within `period` (both ends included; None for all), ascending.
 
+    Where no time of the store is valid, a variable has no values over part of the sphere, as the sea's over land: all times
+    count then, and missing values are left out point by point.
+
     Raises:
         InputError: the store has no ascending time axis, or no valid time within the period.
     """
@@ -132,6 +135,8 @@ def select_period(dataset: xr.Dataset, period: tuple[datetime, datetime] | None,
     if not (np.diff(times) > np.timedelta64(0)).all():
         raise InputError(f"{what}: time: expected ascending times without duplicates. Sort the store first.")
     inside = valid_times(dataset)
+    if not inside.any():
+        inside = np.ones_like(inside)
     if period is not None:
         start, end = (np.datetime64(instant) for instant in period)
         inside = inside & (times >= start) & (times <= end)

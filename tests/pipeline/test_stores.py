@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.stores import blocks, fields_of, open_store, read_times
+from pipeline.stores import blocks, fields_of, open_store, read_times, select_period
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -97,3 +97,10 @@ def test_published_stores_open_without_a_warning(tiny_run: Path):
     for name in ("source", "training", "climatology", "forecast"):
         with xr.open_zarr(tiny_run / f"{name}.zarr") as dataset:
             assert dataset.sizes["latitude"] in (16, 25)
+
+
+def test_no_valid_time_at_all_means_a_masked_variable(plain):
+    few = plain.assign(valid=("time", np.arange(40) % 2 == 0))
+    assert select_period(few, None, "store").tolist() == list(range(0, 40, 2))
+    none = plain.assign(valid=("time", np.zeros(40, bool)))
+    assert select_period(none, None, "store").size == 40
