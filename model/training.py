@@ -109,7 +109,11 @@ def learning_rate_schedule(peak: float, updates: int, warmup_fraction: float) ->
 
 
 class Trainer:
-    """Compiled training and validation steps of one stage of the curriculum."""
+    """Compiled training and validation steps of one stage of the curriculum.
+
+    Attributes:
+        weights: of the loss.
+    """
 
     def __init__(
         self,
@@ -138,7 +142,7 @@ class Trainer:
         self._graph, self._params, self._statistics, self._constants = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
         model.train()
         self._training_graph = nnx.graphdef(model)
-        self._weights, self._schedule, self._ema_decay = weights, schedule, ema_decay
+        self.weights, self._schedule, self._ema_decay = weights, schedule, ema_decay
         self._accumulate, self._mesh = accumulate, mesh
         # Gains and biases (one axis) are not decayed: they set scales, they do not fit noise.
         self._optimizer = optax.chain(
@@ -181,7 +185,7 @@ class Trainer:
         whole = None if self._mesh is None else NamedSharding(self._mesh, WHOLE)
         state, constants, weights = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-            (state, self._constants, self._weights),
+            (state, self._constants, self.weights),
         )
         return self._jitted.lower(state, batch, constants, weights)
 
@@ -199,11 +203,11 @@ class Trainer:
         Returns:
             The new state, and ``loss``, ``gradient_norm``, ``learning_rate``, ``skipped`` and ``skipped_in_row``.
         """
-        return self._update(state, batch, self._constants, self._weights)
+        return self._update(state, batch, self._constants, self.weights)
 
     def loss(self, params: nnx.State, statistics: nnx.State, batch: Batch) -> jax.Array:
         """Return the loss of `params` on a batch, normalised by running averages where the network has them."""
-        return self._loss(params, statistics, batch, self._constants, self._weights)
+        return self._loss(params, statistics, batch, self._constants, self.weights)
 
     def origin(self, state: TrainState, batch: Batch) -> Origin:
         """Return where the rollout over a batch is not finite; compiles a program of its own."""

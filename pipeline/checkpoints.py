@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers as managers
 
 from model.forecaster import Forecaster, Normalisation
 from model.network import Level, NetworkConfig
@@ -49,8 +51,8 @@ class ForecasterSpec:
     statics: tuple[str, ...]
     static_fields: np.ndarray
 
-    def build(self, seed: int = 0) -> Forecaster:
-        """Return a forecaster with initial parameters."""
+    def build(self, seed: int = 0, mesh: Mesh | None = None) -> Forecaster:
+        """Return a forecaster with initial parameters, to be run on `mesh`; they do not depend on it."""
         levels = tuple(Level(**level.model_dump()) for level in self.model.levels)
         network = NetworkConfig(
             levels,
@@ -70,6 +72,7 @@ class ForecasterSpec:
             forcings=len(forcing_names(solar=self.model.solar, clock=self.model.clock)),
             input_steps=self.model.input_steps,
             remat=self.model.remat,
+            mesh=mesh,
             rngs=nnx.Rngs(seed),
         )
 
@@ -104,45 +107,89 @@ class ForecasterSpec:
 
 
 class CheckpointStore:
-    """The Orbax checkpoints of one training, the latest two kept, written while training goes on."""
+    """The Orbax checkpoints of one training, written while training goes on.
 
-    def __init__(self, directory: Path) -> None:
-        # Orbax logs each step of a save at INFO; a user reads the training log for the training.
-        logging.getLogger("absl").setLevel(logging.WARNING)
+    With several processes all of them must call the same methods in the same order.
+    """
+
+    def __init__(
+        self, directory: Path, *, keep: int | None = None, keep_every: int | None = None, keep_best: int = 0
+    ) -> None:
+        """Open the folder.
+
+        Args:
+            keep: latest checkpoints that are kept; None keeps all.
+            keep_every: keep those, too, whose number of updates is a multiple of this.
+            keep_best: number of those kept, too, that forecast best; see `save`.
+        """
+        # Orbax logs each step of a save, and warns of each that has no score; a user reads the log for the training.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        policies = [managers.LatestN(keep)]
+        if keep_every is not None:
+            policies.append(managers.EveryNSteps(keep_every))
+        if keep_best:
+            policies.append(managers.BestN(get_metric_fn=_rank, n=keep_best, keep_checkpoints_without_metrics=False))
         self._manager = ocp.CheckpointManager(
-            directory.resolve(), options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+            directory.resolve(),
+            options=ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=keep is not None,
+                preservation_policy=managers.AnyPreservationPolicy(policies),
+                # The caller says when; Orbax's own rules would ask a service for preemptions that is not used.
+                save_decision_policy=managers.FixedIntervalPolicy(1),
+                best_fn=_rank,
+            ),
         )
 
     def latest(self) -> int | None:
         """Return the number of updates of the latest complete checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, update: int, state: TrainState, progress: dict[str, Any]) -> None:
+    def best(self) -> int | None:
+        """Return the number of updates of the best checkpoint that has a score, or None."""
+        scored = [step for step in self._manager.all_steps() if self._manager.metrics(step) is not None]
+        return max(scored, key=lambda step: _rank(self._manager.metrics(step)), default=None)
+
+    def updates(self) -> list[int]:
+        """Return the numbers of updates of all complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, update: int, state: TrainState, progress: dict[str, Any], score: tuple[int, float] | None = None
+    ) -> None:
         """Save asynchronously.
 
         Args:
             progress: JSON-serialisable position in the curriculum and in the data.
+            score: stage and validation loss, where it is known. A later stage is better; within one, a smaller loss.
         """
         items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), progress=ocp.args.JsonSave(progress))
-        self._manager.save(update, args=items)
+        metrics = None if score is None else {"stage": score[0], "loss": score[1]}
+        self._manager.save(update, args=items, metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Wait until everything is on disk."""
+        self._manager.wait_until_finished()
 
     def restore_progress(self, update: int) -> dict[str, Any]:
         """Return the position saved with a checkpoint."""
         return self._manager.restore(update, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
 
     def restore(self, update: int, like: TrainState) -> TrainState:
-        """Return the saved state, placed as `like` is."""
+        """Return the saved state, placed as `like` is, wherever it was when it was saved."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         return TrainState(**self._manager.restore(update, args=items)["state"])
 
-    def restore_average(self, like: nnx.State, statistics: nnx.State) -> tuple[nnx.State, nnx.State]:
-        """Return the latest averaged parameters and statistics of normalisations, placed as those given are."""
+    def restore_average(
+        self, like: nnx.State, statistics: nnx.State, update: int | None = None
+    ) -> tuple[nnx.State, nnx.State]:
+        """Return averaged parameters and statistics of normalisations, by default the latest, placed as those given."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"ema": like, "statistics": statistics})
         arguments = ocp.args.PyTreeRestore(
             abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
         )
-        restored = self._manager.restore(self.latest(), args=ocp.args.Composite(state=arguments))["state"]
+        update = self.latest() if update is None else update
+        restored = self._manager.restore(update, args=ocp.args.Composite(state=arguments))["state"]
         return restored["ema"], restored["statistics"]
 
     def close(self) -> None:
@@ -151,8 +198,11 @@ class CheckpointStore:
         self._manager.close()
 
 
-def load_forecaster(checkpoints: Path) -> tuple[Forecaster, ForecasterSpec]:
+def load_forecaster(checkpoints: Path, *, best: bool = False) -> tuple[Forecaster, ForecasterSpec]:
     """Return the trained forecaster (its averaged parameters, in inference mode) and its specification.
+
+    Args:
+        best: take the checkpoint of the smallest validation loss, where one has it, instead of the latest.
 
     Raises:
         InputError: no published checkpoint is there.
@@ -161,8 +211,14 @@ def load_forecaster(checkpoints: Path) -> tuple[Forecaster, ForecasterSpec]:
     spec = ForecasterSpec.load(checkpoints)
     forecaster = spec.build()
     store = CheckpointStore(checkpoints)
-    trained = store.restore_average(nnx.state(forecaster, nnx.Param), nnx.state(forecaster, nnx.BatchStat))
+    update = store.best() if best else None
+    trained = store.restore_average(nnx.state(forecaster, nnx.Param), nnx.state(forecaster, nnx.BatchStat), update)
     nnx.update(forecaster, *trained)
     forecaster.eval()
     store.close()
     return forecaster, spec
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Order checkpoints, the best last: losses of rollouts of different lengths cannot be compared."""
+    return metrics["stage"], -metrics["loss"]

@@ -208,7 +208,10 @@ class ModelConfig(Section):
     solar: bool = Field(True, description="give top-of-atmosphere solar radiation as forcing")
     clock: bool = Field(True, description="give time of day and year as forcing")
     latitude: bool = Field(True, description="give sin(latitude) as static input")
-    remat: bool = Field(True, description="recompute each rollout step's activations in the backward pass")
+    remat: bool | Literal["products"] = Field(
+        True,
+        description="recompute each rollout step's activations in the backward pass; products: keep matrix products",
+    )
 
     @model_validator(mode="after")
     def _descending(self) -> ModelConfig:
@@ -239,9 +242,35 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="0 keeps the raw parameters")
     variable_weights: dict[str, float] = Field(default_factory=dict, description="loss weight by variable; default 1")
     level_weights: dict[int, float] = Field(default_factory=dict, description="loss weight by level, hPa; default 1")
+    lead_weights: list[Annotated[float, Field(ge=0)]] = Field(
+        default_factory=list,
+        description="loss weight of the first, second ... model step of a rollout; the last holds for all later ones",
+    )
+    accumulate: PositiveInt | None = Field(
+        None, description="parts of a batch worked on one after the other, to need less memory; null: 1"
+    )
+    sphere: PositiveInt = Field(1, description="devices that share a sphere; the others share the batch")
     validate_every: PositiveInt = Field(500, description="updates between validation losses")
     validation_windows: PositiveInt = Field(32, description="windows of the validation period that are used")
+    validation_forecasts: Annotated[int, Field(ge=0)] = Field(
+        4, description="initial times of the validation period forecast for 5 days at each validation; 0: none"
+    )
     checkpoint_every: PositiveInt = Field(500, description="updates between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="latest checkpoints kept")
+    keep_every: PositiveInt | None = Field(
+        None, description="also keep those whose number of updates is a multiple of this"
+    )
+    keep_best: Annotated[int, Field(ge=0)] = Field(1, description="also keep so many of the smallest validation loss")
+    rollback_after: PositiveInt = Field(
+        5,
+        description="updates skipped in a row, since loss or gradient was not finite, before going back to a checkpoint",
+    )
+    rollback_limit: Annotated[int, Field(ge=0)] = Field(2, description="times to go back before training stops")
+    skip_limit: Annotated[int, Field(ge=0)] = Field(100, description="updates skipped in all before training stops")
+
+    def lead_weight(self, step: int) -> float:
+        """Return the loss weight of a step of a rollout, from 0."""
+        return self.lead_weights[min(step, len(self.lead_weights) - 1)] if self.lead_weights else 1.0
 
 
 class ForecastConfig(Section):
@@ -314,6 +343,15 @@ class Config(Section):
         for name in self.forecast.variables or []:
             if name not in self.data.variables:
                 raise ValueError(f"forecast.variables: {name} is not among data.variables")
+        training = self.training
+        if training.lead_weights and not all(
+            sum(training.lead_weight(step) for step in range(stage.steps)) > 0 for stage in training.stages
+        ):
+            raise ValueError("training.lead_weights: every stage needs a step of positive weight")
+        if training.batch_size % (training.accumulate or 1):
+            raise ValueError(
+                f"training.accumulate: {training.accumulate} does not divide training.batch_size {training.batch_size}"
+            )
         for name in self.training.variable_weights:
             if name not in self.data.variables:
                 raise ValueError(f"training.variable_weights: {name} is not among data.variables")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,10 +15,11 @@ import xarray as xr
 from flax import nnx
 
 from model.training import LossWeights, loss_weights
-from pipeline.artefacts import describe, publishing, require, write_description
+from pipeline.artefacts import describe, publishing, require, working_path, write_description
 from pipeline.checkpoints import ForecasterSpec
 from pipeline.config import Config
 from pipeline.curriculum import train
+from pipeline.distributed import barrier, is_lead, training_mesh
 from pipeline.layout import StateLayout, normalisation
 from pipeline.runs import Run
 from pipeline.stores import description_of, grid_of, open_store, valid_times
@@ -35,27 +38,41 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
     """Train and publish ``checkpoints/``; an interrupted training goes on from its latest checkpoint."""
     require(run.training_store, "training store", "run `spherecast preprocess` first")
     require(run.statistics, "statistics", "run `spherecast preprocess` first")
-    training = run.config.training
+    settings = run.config
+    mesh = training_mesh(settings.training.sphere)
     data = TrainingData(run)
-    with publishing(run.checkpoints, keep_partial=True) as partial:
-        _start_or_resume(partial, fingerprint)
-        data.spec.save(partial)
-        forecaster = data.spec.build(training.seed)
+    spec = data.spec
+    forecaster = spec.build(settings.training.seed, mesh)
+    with _publishing_together(run.checkpoints, fingerprint) as partial:
+        if is_lead():
+            spec.save(partial)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(forecaster, nnx.Param)))
-        windows = len(data.windows("train", training.stages[0].steps))
-        logger.info("%d parameters, %d training windows, %s", parameters, windows, data.spec.grid)
-        train(forecaster, data.windows, data.weights(), training, partial, tensorboard=run.logs / "tensorboard")
+        windows = len(data.windows("train", settings.training.stages[0].steps))
+        logger.info("%d parameters, %d training windows, %s", parameters, windows, spec.grid)
+        train(
+            forecaster,
+            spec,
+            data.windows,
+            data.weights(),
+            settings.training,
+            partial,
+            tensorboard=run.logs / "tensorboard",
+            mesh=mesh,
+            headline=settings.report.headline,
+            memory_mb=settings.execution.loader_memory_mb - data.reader_memory_mb,
+        )
         description = describe(
             "checkpoint",
             fingerprint,
             inputs,
             simulated=data.simulated,
-            grid=str(data.spec.grid),
-            time_step_hours=data.spec.time_step_hours,
+            grid=str(spec.grid),
+            time_step_hours=spec.time_step_hours,
             parameters=parameters,
             training_windows=windows,
         )
-        write_description(partial, description)
+        if is_lead():
+            write_description(partial, description)
 
 
 class TrainingData:
@@ -83,7 +100,9 @@ class TrainingData:
             names,
             fields,
         )
-        self._reader = StateReader(run.training_store, layout, self.config.execution.loader_memory_mb)
+        # Batches are read by loaders with memory of their own; this is for validation.
+        self.reader_memory_mb = self.config.execution.loader_memory_mb // 8
+        self._reader = StateReader(run.training_store, layout, self.reader_memory_mb)
 
     def windows(self, period: str, steps: int) -> WindowSource:
         """Return the windows of a period of the configuration for rollouts of `steps`.
@@ -131,6 +150,22 @@ def static_inputs(config: Config, dataset: xr.Dataset, statistics: xr.Dataset) -
         names.append("sin_latitude")
         fields.append(np.broadcast_to(np.sin(np.deg2rad(grid.latitude))[:, None], grid.shape))
     return tuple(names), np.array(fields, np.float32).reshape(len(fields), *grid.shape)
+
+
+@contextlib.contextmanager
+def _publishing_together(path: Path, fingerprint: str) -> Iterator[Path]:
+    """Yield in all processes the folder that the first one prepares and, at the end, publishes."""
+    if not is_lead():
+        barrier("training begins")
+        yield working_path(path)
+        barrier("training ended")
+    else:
+        with publishing(path, keep_partial=True) as partial:
+            _start_or_resume(partial, fingerprint)
+            barrier("training begins")
+            yield partial
+            barrier("training ended")
+    barrier("checkpoints published")
 
 
 def _start_or_resume(directory: Path, fingerprint: str) -> None:
