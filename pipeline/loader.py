@@ -25,7 +25,7 @@ from model.training import Batch
 from pipeline.windows import WindowSource
 from transforms.errors import InputError
 
-__all__ = ["Loader", "Memory", "Share", "place", "share_of"]
+__all__ = ["Loader", "Memory", "Share", "share_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -257,11 +257,6 @@ class Loader(Iterator[Batch]):
         batch = _place(Batch(*next(self._host)), self._mesh, self.share)
         # A transfer under way is waiting, too: it must end before the consumer is given the batch.
         return jax.block_until_ready(batch)
-
-
-def place(batch: Batch, mesh: Mesh | None) -> Batch:
-    """Return a whole batch on the host, the same in every process, split over the devices of `mesh`."""
-    return _place(batch, mesh, share_of(None, batch.states.shape[0], batch.states.shape[-2]))
 
 
 def _place(batch: Batch, mesh: Mesh | None, share: Share) -> Batch:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import grain
 import numpy as np
 import tensorstore as ts
 
 from model.training import Batch
 from pipeline.layout import StateLayout
-from transforms.errors import InputError
 
-__all__ = ["StateReader", "WindowSource", "batches", "fixed_batches", "window_starts"]
+__all__ = ["StateReader", "WindowSource", "window_starts"]
 
 _GROUP_BYTES = 64_000_000
 _FORCING_TEMPORARIES = 8
@@ -128,7 +126,7 @@ class StateReader:
 
 
 class WindowSource:
-    """Windows as a grain source: a `Batch` without the batch axis for every start."""
+    """Windows of a store: a `Batch` without the batch axis for every start, or one of several."""
 
     def __init__(
         self,
@@ -198,7 +196,7 @@ class WindowSource:
     def scratch_bytes(self, windows: int) -> int:
         """Return a bound on the memory that `read` takes for so many windows beside its result and the cache.
 
-        Encoded chunks, no larger than decoded ones, or the decoding of fields of forcings with their temporaries.
+        Chunks on their way, as large encoded as decoded at worst, and forcings with what computing them holds.
         """
         return min(windows, self._group) * self._window_scratch
 
@@ -207,37 +205,3 @@ class WindowSource:
         other = copy.copy(self)
         other._reader = self._reader.with_cache(cache_bytes)
         return other
-
-    def __repr__(self) -> str:
-        # Grain compares this on restore: an iterator must go on over the windows it was saved for.
-        return f"WindowSource(windows={len(self)}, input_steps={self._input_steps}, steps={self._steps})"
-
-
-def batches(source: WindowSource, batch_size: int, seed: int) -> grain.DatasetIterator:
-    """Return an endless iterator over shuffled batches, deterministic in `seed`; its state can be saved and set.
-
-    Raises:
-        InputError: there is no window at all.
-    """
-    if len(source) == 0:
-        raise InputError(
-            "periods.train: no window of consecutive valid times is long enough for the rollout. Extend the period, "
-            "or use fewer training.stages steps."
-        )
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch_size, batch_fn=_stack)
-    # Two threads keep ahead of the device; more would compete with it on a small machine.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
-
-
-def fixed_batches(source: WindowSource, batch_size: int, windows: int) -> Iterator[Batch]:
-    """Yield at most `windows` windows, evenly spread over the source, the same ones every time."""
-    count = min(windows, len(source))
-    chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)) if count else []
-    for start in range(0, len(chosen), batch_size):
-        group = chosen[start : start + batch_size]
-        if len(group) == batch_size or start == 0:
-            yield source.read(group)
-
-
-def _stack(windows: list[Batch]) -> Batch:
-    return Batch(*(np.stack(parts) for parts in zip(*windows, strict=True)))

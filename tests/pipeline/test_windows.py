@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from pipeline.layout import StateLayout, normalisation
-from pipeline.windows import StateReader, WindowSource, batches, fixed_batches, window_starts
+from pipeline.windows import StateReader, WindowSource, window_starts
 from transforms.errors import InputError
 
 STEP = np.timedelta64(6, "h")
@@ -83,41 +83,6 @@ def test_a_window_holds_the_states_and_the_forcing_of_each_step(store: Path):
     np.testing.assert_array_equal(batch.states[:, 2], dataset["10m_u_component_of_wind"][start : start + 4])
     # The first step starts from the last input state.
     assert batch.forcings[:, 0, 0, 0].tolist() == TIMES[start + 1 : start + 3].astype("M8[h]").astype("f4").tolist()
-
-
-def test_batches_repeat_and_resume(store: Path):
-    windows = source(store)
-    iterator = batches(windows, batch_size=3, seed=1)
-    first = [next(iterator) for _ in range(4)]
-    state = iterator.get_state()
-    following = [next(iterator) for _ in range(5)]
-    again = batches(windows, batch_size=3, seed=1)
-    again.set_state(state)
-    for got, expected in zip((next(again) for _ in range(5)), following, strict=True):
-        np.testing.assert_array_equal(got.states, expected.states)
-    other = next(batches(windows, batch_size=3, seed=2))
-    assert not np.array_equal(other.states, first[0].states)
-
-
-def test_an_epoch_sees_every_window_once(store: Path):
-    windows = source(store)
-    iterator = batches(windows, batch_size=len(windows), seed=3)
-    states = next(iterator).states
-    expected = np.stack([windows[i].states for i in range(len(windows))])
-    key = lambda array: sorted(array[:, 0, 0, 0, 0].tolist())  # noqa: E731
-    assert key(states) == key(expected)
-
-
-def test_fixed_batches_are_the_same_every_time(store: Path):
-    windows = source(store)
-    one, two = (list(fixed_batches(windows, 2, 5)) for _ in range(2))
-    assert len(one) == 2
-    assert all(np.array_equal(a.states, b.states) for a, b in zip(one, two, strict=True))
-
-
-def test_no_window_is_an_error(store: Path):
-    with pytest.raises(InputError, match=r"periods.train: no window"):
-        batches(source(store, steps=20), batch_size=2, seed=0)
 
 
 def test_layout_puts_winds_together():
