@@ -195,6 +195,7 @@ class _Curriculum:
         self.one_by_one = mesh is not None and mesh.devices.flat[0].platform == "cpu"
         self.fields = [name if level is None else f"{name}@{level}" for name, level in spec.layout.fields]
         self.trainers: dict[int, Trainer] = {}
+        self.skipped = 0
         self._loader: tuple[int, Loader] | None = None
         self._rate = _Rate(settings)
 
@@ -291,7 +292,7 @@ class _Curriculum:
             skipped = 0
             for read in filter(None, due):
                 skipped = self._read(index, *read, waiting=loader.wait_seconds - waited)
-            if skipped >= settings.rollback_after or (last and skipped):
+            if skipped >= settings.rollback_after or (skipped and (last or self.skipped > settings.skip_limit)):
                 return self._go_back(position, state, update, skipped)
             score = self._validate(index, update, trainer, state) if validating else None
             if stopping or (saving and not skipped):
@@ -328,8 +329,9 @@ class _Curriculum:
         """Report an update where it is due; return how many in a row were skipped up to it."""
         stage, in_row = self.settings.stages[index], int(metrics["skipped_in_row"])
         if in_row:
+            self.skipped = int(metrics["skipped"])
             logger.warning("update %d skipped: loss or gradient is not finite", update)
-            self._write("skipped", update, stage=index, in_row=in_row, skipped=int(metrics["skipped"]))
+            self._write("skipped", update, stage=index, in_row=in_row, skipped=self.skipped)
         self.bar.update(update)
         if not (in_stage == 1 or update % _REPORT_EVERY == 0 or in_stage == stage.updates):
             return in_row
@@ -364,7 +366,7 @@ class _Curriculum:
         settings = self.settings
         self.store.wait()
         latest = self.store.latest()
-        if latest is None or position.rollbacks >= settings.rollback_limit or int(state.skipped) > settings.skip_limit:
+        if latest is None or position.rollbacks >= settings.rollback_limit or self.skipped > settings.skip_limit:
             raise FloatingPointError(self._reason(position, state, update, skipped))
         back = Position(**self.store.restore_progress(latest))
         logger.warning("%d updates skipped in a row; going back from update %d to %d", skipped, update, latest)

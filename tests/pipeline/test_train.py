@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import xarray as xr
 from flax import nnx
@@ -127,6 +133,125 @@ def test_resumed_training_equals_uninterrupted(
     assert events(run) == events(trained)
 
 
+def test_a_signal_saves_and_leaves_with_a_status_that_says_try_again(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = make_run(tmp_path / "run")
+
+    def signalled(self, state, batch, update=curriculum.Trainer.update):
+        if int(state.update) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, state, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(curriculum.Trainer, "update", signalled)
+        with pytest.raises(SystemExit, match="stopped by SIGTERM after 7 updates, all saved") as stop:
+            train.run_stage(run, "f", {"regrid": "t"})
+    assert stop.value.code == 75
+    assert not run.checkpoints.exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    train.run_stage(run, "f", {"regrid": "t"})
+    assert_same_checkpoint(run, trained)
+    assert events(run) == events(trained)
+
+
+def checkpoint(run: Run, update: int) -> dict[str, np.ndarray]:
+    tree = ocp.PyTreeCheckpointer().restore(run.checkpoints / str(update) / "state")
+    return {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def assert_same_checkpoint(run: Run, other: Run) -> None:
+    got, expected = checkpoint(run, 11), checkpoint(other, 11)
+    assert got.keys() == expected.keys()
+    assert any("ema" in key for key in got)
+    assert any("opt_state" in key for key in got)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(got[key], value, err_msg=key)
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_as_if_it_had_not_been(trained: Run, tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    rng = np.random.default_rng()
+    stops = sorted(int(update) for update in rng.choice(np.arange(1, 11), 3, replace=False))
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    for stop in [*stops, None]:
+        command = [sys.executable, __file__, str(run.directory), *([] if stop is None else [str(stop)])]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == (0 if stop is None else -signal.SIGKILL), (stops, result.stderr[-3000:])
+    assert_same_checkpoint(run, trained)
+    assert events(run) == events(trained), stops
+
+
+def train_until_killed() -> None:
+    """Train the run of the command line; kill this process when as many updates are made as it says."""
+    directory, stop = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else -1
+
+    def killing(self, state, batch, update=curriculum.Trainer.update):
+        if int(state.update) == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(self, state, batch)
+
+    curriculum.Trainer.update = killing
+    train.run_stage(Run.open(directory), "f", {"regrid": "t"})
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, broken: set[int]) -> None:
+    """Have the loader's batches (from 0, of all stages) hold what is not a number at the first time of channel 1."""
+    count, original = iter(range(10**6)), curriculum.Loader.__next__
+
+    def following(self):
+        batch = original(self)
+        return batch._replace(states=batch.states.at[:, 0, 1].set(np.nan)) if next(count) in broken else batch
+
+    monkeypatch.setattr(curriculum.Loader, "__next__", following)
+
+
+def test_updates_that_are_not_finite_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(tmp_path / "run", "training.stages=[{steps: 1, updates: 6, learning_rate: 0.003}]")
+    seen = []
+    original = curriculum.Trainer.update
+
+    def watching(self, state, batch):
+        seen.append([np.array(leaf) for leaf in jax.tree.leaves(state[:4])])
+        return original(self, state, batch)
+
+    monkeypatch.setattr(curriculum.Trainer, "update", watching)
+    breaking(monkeypatch, {2, 3})
+    train.run_stage(run, "f", {})
+    same = [all(map(np.array_equal, one, other)) for one, other in itertools.pairwise(seen)]
+    assert same == [False, False, True, True, False]
+    skipped = [event for event in events(run) if event["event"] == "skipped"]
+    assert [(event["update"], event["skipped"]) for event in skipped] == [(3, 1), (4, 2)]
+    state = checkpoint(run, 6)
+    assert (state["['skipped']"], state["['skipped_in_row']"]) == (2, 0)
+
+
+def test_training_goes_back_after_too_many_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(
+        tmp_path / "run",
+        "training.stages=[{steps: 1, updates: 9, learning_rate: 0.003}]",
+        "training.rollback_after=2",
+    )
+    breaking(monkeypatch, {5, 6, 7})
+    train.run_stage(run, "f", {})
+    log = events(run)
+    # Read one update late: the eighth was under way when the seventh turned out to be the second in a row.
+    (back,) = [event for event in log if event["event"] == "rollback"]
+    assert (back["update"], back["to"], back["skipped"]) == (8, 4, 3)
+    assert log[-1]["update"] == 9
+
+
+def test_what_is_not_finite_first_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(tmp_path / "run", "training.rollback_limit=1", "training.rollback_after=2")
+    breaking(monkeypatch, set(range(4, 100)))
+    with pytest.raises(
+        FloatingPointError,
+        match=r"\(1 times back .*\): u_component_of_wind@500 is not finite in the training data, at time 0 of a window",
+    ):
+        train.run_stage(run, "f", {})
+
+
 def test_batch_statistics_are_saved_resumed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     runs = [make_run(tmp_path / name, "model.normalisation=batch") for name in ("plain", "resumed")]
     train.run_stage(runs[0], "f", {"regrid": "t"})
@@ -230,3 +355,7 @@ def test_a_test_period_without_data_is_refused(trained: Run, tmp_path: Path):
         InputError, match=r"periods.test: 2009-01-01 00 to 2009-02-01 00 UTC holds no valid initial time"
     ):
         forecast.run_stage(run, "x", {})
+
+
+if __name__ == "__main__":
+    train_until_killed()
