@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ __all__ = ["Plan", "ProgramPlan", "StagePlan", "assemble", "plan"]
 
 _HEADROOM = 0.95
 """Share of the memory that a suggestion fills at most: the runtime keeps some for itself."""
+
+NEWS = "plan: "
+"""How the compiling process begins the lines that are for the user."""
 
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -139,6 +143,7 @@ def plan(
     every_stage: bool = False,
     forecast: bool = True,
     keep_programs: Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Compile a configuration's programs for devices that are not here and say what they need.
 
@@ -153,6 +158,7 @@ def plan(
         every_stage: compile every stage.
         forecast: compile the forecast, too.
         keep_programs: folder to write the compiled programs to.
+        report: is told what is being compiled, which may take minutes each.
 
     Raises:
         InputError: neither or both of `topology` and `devices`, a split that does not divide, or no TPU compiler.
@@ -185,7 +191,7 @@ def plan(
         "sphere": sphere,
         "programs": programs,
     }
-    findings = _compile(request, devices)
+    findings = _compile(request, devices, report)
     return assemble(config, slice_, count, sphere, findings, notes)
 
 
@@ -243,7 +249,7 @@ def _split(config: Config, devices: int, batch: int, sphere: int | None) -> tupl
     return chosen, notes
 
 
-def _compile(request: dict[str, Any], devices: int | None) -> dict[str, Any]:
+def _compile(request: dict[str, Any], devices: int | None, report: Callable[[str], None]) -> dict[str, Any]:
     """Compile in a process of its own and return its findings."""
     environment = {**os.environ, **_ENVIRONMENT}
     flags = [flag for flag in environment.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
@@ -254,10 +260,17 @@ def _compile(request: dict[str, Any], devices: int | None) -> dict[str, Any]:
         source, target = Path(folder) / "request.json", Path(folder) / "findings.json"
         source.write_text(json.dumps(request))
         command = [sys.executable, "-m", "pipeline.plan_programs", str(source), str(target)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode != 0:
-            lines = [line for line in result.stderr.strip().splitlines() if line.strip()]
-            last = lines[-1] if lines else f"left with status {result.returncode}"
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+        ) as process:
+            lines = []
+            for line in process.stderr:
+                if line.startswith(NEWS):
+                    report(line.removeprefix(NEWS).strip())
+                elif line.strip():
+                    lines.append(line.rstrip())
+        if process.returncode != 0:
+            last = lines[-1] if lines else f"left with status {process.returncode}"
             _, refused, message = last.partition("InputError: ")
             if refused:
                 raise InputError(message)

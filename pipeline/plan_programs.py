@@ -6,9 +6,11 @@ fixed when JAX starts. Arguments are abstract; of full size are only the tables 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -27,6 +29,7 @@ from pipeline.checkpoints import ForecasterSpec
 from pipeline.config import Config, parse_config
 from pipeline.hlo import Program
 from pipeline.layout import StateLayout
+from pipeline.plan import NEWS
 from pipeline.topologies import Topology
 from transforms.forcings import forcing_names
 from transforms.grids import Grid
@@ -47,6 +50,8 @@ def main(source: str, target: str) -> None:
         findings["host"] = _host_rates()
     spec = specification(config)
     for wanted in request["programs"]:
+        steps = f"{wanted['steps']} step{'s' if wanted['steps'] > 1 else ''}"
+        print(f"{NEWS}compiling {wanted['kind']}, {steps}, batch {wanted['batch']}", file=sys.stderr, flush=True)
         if wanted["kind"] == "train":
             lowered, parts = training_program(spec, config, mesh, wanted["batch"], wanted["steps"])
         else:
@@ -240,4 +245,7 @@ def _host_rates() -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if sys.platform.startswith("linux"):
+        # Compiling takes minutes; it must not outlive whoever asked for it. 1 is PR_SET_PDEATHSIG.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     main(*sys.argv[1:3])

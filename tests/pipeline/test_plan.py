@@ -110,7 +110,9 @@ def _check(made: Plan, devices: int) -> None:
 
 
 def test_plan_for_host_devices(config):
-    made = plan(config, devices=4, sphere=2)
+    told = []
+    made = plan(config, devices=4, sphere=2, report=told.append)
+    assert told == ["compiling train, 3 steps, batch 4", "compiling forecast, 4 steps, batch 4"]
     _check(made, 4)
     assert made.memory is None
     assert made.programs[0].seconds_from == "roofline"
@@ -130,7 +132,7 @@ def test_plan_for_a_tpu_slice_that_is_not_here(config):
 
 def test_batch_that_does_not_divide_lets_devices_share_a_sphere(config, monkeypatch):
     requests = []
-    monkeypatch.setattr("pipeline.plan._compile", lambda request, devices: requests.append(request) or _findings())
+    monkeypatch.setattr("pipeline.plan._compile", lambda request, *_: requests.append(request) or _findings())
     made = plan(config, topology="v4:2x2x2")
     assert made.mesh == {"data": 4, "sphere": 2}
     assert any("training.sphere=2" in note for note in made.notes)
