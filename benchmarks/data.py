@@ -49,8 +49,11 @@ MEMORY_GROWTH_BAR, MEMORY_BAR, WORKERS_BAR, WIND_BAR = 1.1, 1.2, 0.65, 3.0
 
 _CHILD = """
 import json, os, resource, sys, time
+from pipeline.beam_runner import beam, run_job
 {imports}
 source, target, options = json.loads(sys.argv[1])
+# Beam imports its runner when the first job starts.
+run_job("warm-up", 0, lambda pipeline: pipeline | beam.Create([0]) | beam.Reshuffle() | beam.Map(str))
 start, wall = os.times(), time.perf_counter()
 {work}
 end = os.times()

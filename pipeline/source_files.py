@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from pipeline.retrying import Retry, UnreachableError, is_transient
+from pipeline.source_presets import axis_named
 from pipeline.tensorstore_arrays import LazyArray, lazily_indexed, open_array
 from transforms.errors import InputError
 
@@ -136,7 +137,8 @@ def _reading(dataset: xr.Dataset, path: str, retry: Retry, zarr: bool = False) -
         # Tensorstore pays for fields; it knows neither dates nor texts.
         if local and variable.dtype.kind in "fiu" and variable.ndim >= 2:
             source = _by_tensorstore(path, str(name), variable)
-        array = LazyArray(source, what=f"{name} of {path}", retry=retry)
+        layout = None if source is variable else _layout(variable.dims)
+        array = LazyArray(source, what=f"{name} of {path}", retry=retry, layout=layout)
         variables[name] = lazily_indexed(variable, array, variable.dims)
     dataset = dataset.assign(
         {name: variable for name, variable in variables.items() if name in dataset.data_vars}
@@ -145,6 +147,12 @@ def _reading(dataset: xr.Dataset, path: str, retry: Retry, zarr: bool = False) -
         return xr.decode_cf(dataset, decode_timedelta=False)
     except (ValueError, OverflowError) as error:
         raise InputError(f"source.path: {path} cannot be read ({type(error).__name__}: {error}).") from error
+
+
+def _layout(dims: Sequence[Hashable]) -> list[int]:
+    """Axes in the order in which values are used: longitude innermost, latitude next to it."""
+    last = [i for name in ("latitude", "longitude") for i, axis in enumerate(dims) if axis_named(str(axis)) == name]
+    return [i for i in range(len(dims)) if i not in last] + last
 
 
 def _by_tensorstore(path: str, name: str, variable: xr.Variable) -> Any:

@@ -11,7 +11,7 @@ import xarray as xr
 from transforms.errors import InputError
 from transforms.variables import ALIASES
 
-__all__ = ["PRESETS", "Preset", "canonical_names", "preset_named"]
+__all__ = ["PRESETS", "Preset", "axis_named", "canonical_names", "preset_named"]
 
 _AXIS_ALIASES = {
     "latitude": ("lat", "latitudes", "y_lat"),
@@ -77,6 +77,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "cf": Preset(standard_names=True, convert=True),
 }
+
+
+def axis_named(name: str) -> str | None:
+    """Return the axis of a field that goes by a name, as ``latitude`` by ``lat``; None for others."""
+    if name in _AXIS_ALIASES:
+        return name
+    return next((axis for axis, aliases in _AXIS_ALIASES.items() if name in aliases), None)
 
 
 def preset_named(name: str | None) -> Preset:

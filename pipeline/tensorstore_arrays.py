@@ -46,6 +46,7 @@ class LazyArray(BackendArray):
         *,
         what: str = "",
         retry: Retry | None = None,
+        layout: Sequence[int] | None = None,
     ) -> None:
         """Describe the array.
 
@@ -53,9 +54,10 @@ class LazyArray(BackendArray):
             order: axes of the source in the order they get here; as they are by default.
             what: address and name, for messages.
             retry: how reads that fail are tried again; not at all by default.
+            layout: axes of a tensorstore from the outermost to the innermost in memory; as they are by default.
         """
         self._source, self._order = source, tuple(range(len(source.shape)) if order is None else order)
-        self._what, self._retry = what, retry
+        self._what, self._retry, self._layout = what, retry, layout
         self._token = uuid.uuid4().hex
         self.shape = tuple(source.shape[axis] for axis in self._order)
         self.dtype = np.dtype(source.dtype.numpy_dtype if isinstance(source, ts.TensorStore) else source.dtype)
@@ -81,9 +83,16 @@ class LazyArray(BackendArray):
         return values.transpose(self._order)[tuple(rest)]
 
     def _values(self, key: tuple[slice, ...]) -> np.ndarray:
-        if isinstance(self._source, ts.TensorStore):
-            return self._source[key].read().result()
-        return self._source[key].values
+        if not isinstance(self._source, ts.TensorStore):
+            return self._source[key].values
+        chosen = self._source[key]
+        if self._layout is None:
+            return chosen.read().result()
+        # Axes are turned while values are copied out of a chunk, which costs less than another pass over them.
+        buffer = np.empty([chosen.shape[axis] for axis in self._layout], self.dtype)
+        values = buffer.transpose(np.argsort(self._layout))
+        ts.array(values, copy=False).write(chosen).result()
+        return values
 
 
 def lazily_indexed(
