@@ -66,7 +66,7 @@ def platform_of(mesh: Mesh | None) -> str:
 
     The devices of a mesh may be those of a machine that is not here.
     """
-    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else jax.default_backend()
 
 
 def present(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:

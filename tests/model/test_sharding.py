@@ -88,6 +88,19 @@ def test_latitudes_that_cannot_be_shared_are_refused():
         Transform(Grid.equiangular(33, 64, poles=True), 16, mesh=AbstractMesh((8,), ("sphere",)))
 
 
+@pytest.mark.parametrize(("platform", "method"), [("cpu", "folded"), ("gpu", "fft"), ("tpu", "matmul")])
+def test_sums_over_longitude_are_chosen_for_the_devices_that_will_run_them(platform, method):
+    import numpy as np
+
+    from model.fourier_transform import FourierTransform
+    from model.sharding import make_mesh, platform_of
+
+    transform = FourierTransform(np.arange(64) * 5.625, np.arange(16), platform=platform)
+    assert transform.method == method
+    elsewhere = type("Device", (), {"platform": platform})()
+    assert platform_of(make_mesh([elsewhere, elsewhere])) == platform
+
+
 @pytest.mark.parametrize("mesh", ["8", "2x4"])
 def test_sharded_transforms_equal_those_of_one_device(on_eight_devices, mesh):
     on_eight_devices(__file__, SPHERECAST_TEST_MESH=mesh)
