@@ -177,16 +177,7 @@ class Trainer:
 
         No array is placed, so the mesh may be that of devices that are not here.
         """
-        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._params)
-        count = jax.ShapeDtypeStruct((), jnp.int32)
-        state = TrainState(
-            params, jax.eval_shape(self._optimizer.init, params), params, self._statistics, count, count, count
-        )
-        whole = None if self._mesh is None else NamedSharding(self._mesh, WHOLE)
-        state, constants, weights = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-            (state, self._constants, self.weights),
-        )
+        state, constants, weights = self._abstract()
         return self._jitted.lower(state, batch, constants, weights)
 
     def compile(self, batch: Batch) -> float:
@@ -194,6 +185,12 @@ class Trainer:
         began = time.perf_counter()
         self._update = self.lower(batch).compile()
         return time.perf_counter() - began
+
+    def compiled_gradient(self, batch: Batch) -> jax.stages.Compiled:
+        """Return the compiled gradient of the loss alone, to ask what it takes."""
+        state, constants, weights = self._abstract()
+        gradient = jax.jit(self._gradient, compiler_options=compiler_options(self._mesh))
+        return gradient.lower(state.params, state.statistics, batch, constants, weights).compile()
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         """Return the state after one update, and scalars that tell of it; `state` is consumed.
@@ -230,6 +227,19 @@ class Trainer:
         placed = {} if self._mesh is None else {"out_shardings": NamedSharding(self._mesh, WHOLE)}
         run = jax.jit(all_parts, compiler_options=compiler_options(self._mesh), **placed)
         return jax.tree.map(np.asarray, run(batch, state.params, state.statistics, self._constants))
+
+    def _abstract(self) -> tuple[TrainState, nnx.State, LossWeights]:
+        """Return shapes, dtypes and places of state, constants and weights."""
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._params)
+        count = jax.ShapeDtypeStruct((), jnp.int32)
+        state = TrainState(
+            params, jax.eval_shape(self._optimizer.init, params), params, self._statistics, count, count, count
+        )
+        whole = None if self._mesh is None else NamedSharding(self._mesh, WHOLE)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+            (state, self._constants, self.weights),
+        )
 
     def _copy(self, tree: Any) -> Any:
         return jax.tree.map(jnp.copy, tree) if self._mesh is None else replicated(tree, self._mesh)
