@@ -77,6 +77,9 @@ def run_job(
     if _is_dask(options) and not any(option.startswith(_DASK_PARTITIONS) for option in options):
         # Beam would put 128 elements in a partition, so that a job of fewer uses one worker.
         options.append(f"--dask_npartitions={max(1, min(total, _MOST_PARTITIONS))}")
+    if not any(option.startswith("--default_sdk_harness_log_level") for option in options):
+        # Worker processes tell of every channel they open.
+        options.append("--default_sdk_harness_log_level=ERROR")
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     with progress(name, total) as bar:
         _BARS[name] = bar

@@ -51,6 +51,7 @@ from pipeline.store_writing import (
     set_attributes,
     shard_span,
 )
+from pipeline.threads import thread_limit
 from pipeline.validation import KIND as RECORD_KIND
 from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError
@@ -227,7 +228,7 @@ def regrid_store(
         path = str(path) if is_url(path) else os.path.abspath(path)
         if path in places:
             raise InputError(f"{path}: named twice as a target. Give each grid a store of its own.")
-        mapping = regridder(source_grid(dataset), onto, way)
+        mapping = regridder(source_grid(dataset), onto, way, threads=thread_limit())
         job = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
         description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=job, **facts)
         content = _content(dataset, mapping, names, statics, levels, times, description, keep_bits)

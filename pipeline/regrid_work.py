@@ -8,7 +8,7 @@ values and what rounding did, it leaves in a note beside the data.
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.objects import Objects
 from pipeline.prepare import prepare
 from pipeline.sources import open_source
 from pipeline.store_writing import StoredArray, round_mantissa
+from pipeline.threads import background
 from transforms.regridding import Regridder
 from transforms.timeaxis import as_slice, time_text
 
@@ -130,7 +131,7 @@ class RegridElement(beam.DoFn):
         rows = element.start + np.flatnonzero(wanted)
         blocks = np.split(rows, np.flatnonzero(np.diff(job.positions[rows] // element.block)) + 1)
         incomplete: dict[str, list[int]] = {name: [] for name in element.names}
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        with background() as reader, background() as writer:
             ahead = reader.submit(self._read, element.names, blocks[0])
             for number, block in enumerate(blocks):
                 values = ahead.result()
@@ -211,7 +212,7 @@ class _Writing:
             first, last = self._ends(number)
             self.wanted[first - element.start : last - element.start] = True
 
-    def add(self, rows: np.ndarray, values: np.ndarray, spoilt: np.ndarray, writer: ThreadPoolExecutor) -> None:
+    def add(self, rows: np.ndarray, values: np.ndarray, spoilt: np.ndarray, writer: Executor) -> None:
         """Take the values of ascending times; `spoilt` marks those with missing values in the source."""
         if self._bits is not None:
             exact, values = values, round_mantissa(values, self._bits)
@@ -222,7 +223,7 @@ class _Writing:
                 chosen = numbers == number
                 self._fill(int(number), rows[chosen], values[chosen], bool(spoilt[chosen].any()), writer)
 
-    def finish(self, writer: ThreadPoolExecutor) -> None:
+    def finish(self, writer: Executor) -> None:
         """Have the last object written, which was held back."""
         if self._last is not None:
             self.wait()
@@ -234,9 +235,7 @@ class _Writing:
             self._pending.result()
             self._pending = None
 
-    def _fill(
-        self, number: int, rows: np.ndarray, values: np.ndarray, spoilt: bool, writer: ThreadPoolExecutor
-    ) -> None:
+    def _fill(self, number: int, rows: np.ndarray, values: np.ndarray, spoilt: bool, writer: Executor) -> None:
         first, last = self._ends(number)
         if self._values is None:
             self._values, self._spoilt = np.empty((last - first, *values.shape[1:]), dtype=np.float32), False

@@ -17,6 +17,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pipeline.retrying import Retry
+from pipeline.threads import decoding_context
 
 __all__ = ["LazyArray", "lazily_indexed", "open_array"]
 
@@ -30,7 +31,7 @@ def open_array(store: str | Path, name: str) -> ts.TensorStore:
     folder = (Path(store) / name).resolve()
     driver = "zarr3" if (folder / "zarr.json").is_file() else "zarr"
     spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}}
-    return ts.open(spec, open=True, read=True).result()
+    return ts.open(spec, open=True, read=True, context=decoding_context()).result()
 
 
 class LazyArray(BackendArray):

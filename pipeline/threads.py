@@ -1,0 +1,58 @@
+"""How many threads a process of a job uses: those of the environment variable, or one for each processor it may run on.
+
+Where a runner has as many processes as there are processors, one thread each wastes least.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import tensorstore as ts
+
+from transforms.errors import InputError
+
+__all__ = ["THREADS_VARIABLE", "background", "decoding_context", "thread_limit"]
+
+THREADS_VARIABLE = "SPHERECAST_THREADS"
+
+
+def thread_limit() -> int | None:
+    """Return the number of threads asked for, or None.
+
+    Raises:
+        InputError: the environment variable is no positive number.
+    """
+    text = os.environ.get(THREADS_VARIABLE, "")
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"{THREADS_VARIABLE}: expected a number of threads of at least 1, got {text!r}.")
+    return int(text)
+
+
+def background() -> Executor:
+    """Return what runs one task beside the caller's, or, of a single thread, in place of it."""
+    return _AtOnce() if thread_limit() == 1 else ThreadPoolExecutor(1)
+
+
+def decoding_context() -> ts.Context:
+    """Return the resources with which tensorstore reads and decodes."""
+    limit = thread_limit()
+    resources = () if limit is None else ("data_copy_concurrency", "file_io_concurrency")
+    return ts.Context({name: {"limit": limit} for name in resources})
+
+
+class _AtOnce(Executor):
+    """Runs a task when it is submitted."""
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            # Whoever asks for the result gets it.
+            future.set_exception(error)
+        return future
