@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +28,7 @@ from dags.state import State
 from pipeline.cli import app as stores
 from pipeline.config import Config, load_config, names_run
 from pipeline.defaults import data_config, is_store
+from pipeline.membership import COORDINATOR, PROCESS, PROCESSES, find_membership
 from pipeline.runs import Run
 from pipeline.scores import score_table
 from transforms.errors import InputError
@@ -174,15 +178,122 @@ def train(
     runs_dir: _RunsDir = Path("runs"),
     name: _Name = None,
     force: _Force = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--launch", metavar="local:N", help="Train in N processes on this machine, as a trial."),
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address of process 0, of a training in several processes.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Number of this process, from 0.")] = None,
 ) -> None:
-    """Train the network of a run.
+    """Train the network of a run, on all devices it finds.
 
     Reads training.zarr and statistics.nc of the run, writes checkpoints/. An interrupted training goes on from its
-    last checkpoint.
+    last checkpoint. On several machines, run it on each: Slurm, Kubernetes and TPU slices tell it which it is.
 
     Example: `spherecast train runs/quickstart training.seed=1`
     """
-    _single("train", configuration, overrides, runs_dir, name, force)
+    config, directory = _locate(configuration, overrides, runs_dir, name)
+    if start is not None:
+        arguments = [configuration, *(overrides or []), f"--runs-dir={runs_dir}", *([f"--name={name}"] if name else [])]
+        raise typer.Exit(_launch(start, [*arguments, *(["--force"] if force else [])], directory))
+    member = find_membership(os.environ, coordinator, processes, process)
+    if member.processes > 1:
+        os.environ |= {COORDINATOR: member.coordinator, PROCESSES: str(member.processes), PROCESS: str(member.process)}
+    if member.process > 0:
+        with _reporting(directory):
+            local.follow("train", directory)
+    else:
+        _bring_up_to_date("train", config, directory, force)
+
+
+def _launch(text: str, arguments: list[str], directory: Path) -> int:
+    """Train in processes of their own on this machine; return their status."""
+    from pipeline.local_processes import launch_local, parse_local
+
+    number = parse_local(text)
+    command = [sys.executable, "-m", "dags", "train", *arguments]
+    environment = {processes.PARENT_VARIABLE: str(os.getpid())}
+    return launch_local(number, command, logs=directory / "logs", environment=environment)
+
+
+@app.command(**_STEPS)
+def launch(
+    configuration: _Configuration,
+    overrides: _Overrides = None,
+    to: Annotated[str, typer.Option("--to", help="gke, slurm or tpu-vm.")] = "slurm",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What the place needs to know; repeatable.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the files; printed otherwise.")] = None,
+) -> None:
+    """Write what starts a training on a cluster: a Slurm script, a GKE JobSet, or commands for a TPU VM.
+
+    Reads nothing but the configuration. docs/distributed.md lists the settings of each place.
+
+    Example: `spherecast launch keisler22-256 --to slurm --set nodes=4 --set gpus_per_node=8 --set partition=gpu`
+    """
+    from pipeline.launch import render
+
+    values = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text!r}: expected KEY=VALUE.")
+        values[key] = value
+    files = render(load_config(configuration, overrides or []), to, **values)
+    for name, text in files.items():
+        if output is None:
+            print(text if len(files) == 1 else f"# {name}\n{text}")
+        else:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / name).write_text(text)
+            Console().print(f"Wrote {output / name}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(**_STEPS)
+def plan(
+    configuration: _Configuration,
+    overrides: _Overrides = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="KIND:SHAPE", help="A TPU slice, e.g. v4:2x4x4; needs the extra tpu, no TPU.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Plan for so many host devices instead.")] = None,
+    sphere: Annotated[int | None, typer.Option(min=1, help="Devices that share a sphere; the configuration's.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows of an update, over all; the configuration's.")
+    ] = None,
+    every_stage: Annotated[bool, typer.Option("--every-stage", help="Compile every stage, not the longest.")] = False,
+    target: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all of it as JSON.")] = None,
+) -> None:
+    """Compile a training for devices that are not here; say what fits, how fast it is and what it costs.
+
+    Reads nothing but the configuration. The real training and forecast steps are compiled, which takes minutes for a
+    large network. Status 1 when they do not fit.
+
+    Example: `spherecast plan keisler22-256 --topology v4:2x4x4 --batch 32`
+    """
+    from pipeline.plan import plan as make_plan
+    from pipeline.plan_report import print_plan
+
+    console = Console()
+    with Console(stderr=True).status("Compiling") as status:
+        made = make_plan(
+            load_config(configuration, overrides or []),
+            topology=topology,
+            devices=devices,
+            sphere=sphere,
+            batch=batch,
+            every_stage=every_stage,
+            report=status.update,
+        )
+    print_plan(made, console)
+    if target is not None:
+        target.write_text(json.dumps(made.to_dict(), indent=1) + "\n")
+    if not made.fits:
+        raise typer.Exit(1)
 
 
 @app.command(**_STEPS)
@@ -246,19 +357,8 @@ def stage(
 ) -> None:
     """Do the work of one stage in this process; what schedulers call."""
     processes.tie_to_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("jax").setLevel(logging.WARNING)  # At INFO it tells of every backend it does not find.
-    try:
+    with _reporting(directory):
         local.work(name, directory, force=force)
-    except InputError as error:
-        processes.report_error(str(error))
-        raise
-    except Exception as error:
-        processes.report_error(short_message(error, directory))
-        if not processes.inherited_lock():
-            raise
-        traceback.print_exc()
-        raise typer.Exit(1) from error
 
 
 app.add_typer(stores)
@@ -305,10 +405,42 @@ def _single(
 ) -> tuple[Config, Path]:
     """Bring one stage of a run up to date; leave with the runner's status where that fails."""
     config, directory = _locate(configuration, overrides, runs_dir, name)
+    _bring_up_to_date(stage, config, directory, force)
+    return config, directory
+
+
+def _bring_up_to_date(stage: str, config: Config, directory: Path, force: bool) -> None:
     status = local.run(config, directory, start=stage, until=[stage], force=[stage] if force else [])
     if status:
         raise typer.Exit(status)
-    return config, directory
+
+
+@contextlib.contextmanager
+def _reporting(directory: Path) -> Iterator[None]:
+    """Do a stage's work; report what goes wrong, and part from the processes that worked beside this one."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("jax").setLevel(logging.WARNING)  # At INFO it tells of every backend it does not find.
+    try:
+        yield
+    except InputError as error:
+        processes.report_error(str(error))
+        _part(2, error)
+        raise
+    except Exception as error:
+        processes.report_error(short_message(error, directory))
+        _part(1, error)
+        if not processes.inherited_lock():
+            raise
+        traceback.print_exc()
+        raise typer.Exit(1) from error
+
+
+def _part(status: int, error: Exception) -> None:
+    """End at once where other processes train beside this one: a usual exit would wait for them."""
+    module = sys.modules.get("pipeline.distributed")
+    if module is not None and find_membership(os.environ).processes > 1:
+        traceback.print_exception(error)
+        module.leave(status)
 
 
 def _record(run: Run) -> dict[str, Any]:

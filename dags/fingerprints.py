@@ -20,6 +20,16 @@ __all__ = ["Expectation", "expectations", "graph", "source_contents"]
 SOURCE_CONTENTS = "what source.path holds"
 _SIMULATE = "simulate"
 _SOURCE_READERS = ("validate", "regrid")
+_HOW = {
+    # How a source is reached (tokens, endpoints) is not what it holds, and credentials belong in no record.
+    "source": ("storage_options",),
+    # Over which devices a training is split, and what it keeps, is not what it computes: it goes on when these change.
+    "training": (
+        *("sphere", "accumulate", "keep_checkpoints", "keep_every", "keep_best", "validation_forecasts"),
+        *("rollback_after", "rollback_limit", "skip_limit"),
+    ),
+}
+"""Keys that change no result, by section."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ def expectations(config: Config, contents: str | None, stages: dict[str, Stage] 
         contents: fingerprint of the data at ``source.path`` (see `source_contents`), None for a source of another kind.
     """
     values = config.model_dump(mode="json")
-    # How a source is reached (tokens, endpoints) is not what it holds, and credentials belong in no record.
-    values["source"].pop("storage_options")
+    for section, keys in _HOW.items():
+        for key in keys:
+            values[section].pop(key)
     found: dict[str, Expectation] = {}
     for name, stage in graph(config, stages).items():
         inputs = {up: found[up].fingerprint for up in stage.upstream if up not in stage.gates}

@@ -37,12 +37,15 @@ from pipeline.runs import Run
 from pipeline.stages import load
 from transforms.errors import InputError
 
-__all__ = ["run", "stage_command", "work"]
+__all__ = ["PREEMPTED", "follow", "run", "stage_command", "work"]
 
 _GRACE = 20.0
 """Seconds a stage has to end after it was told to, before it is killed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOG_TAIL = 12
+PREEMPTED = os.EX_TEMPFAIL
+"""Status of a stage that saved its work and was told to stop; the same command goes on there."""
+_FOLLOW_SECONDS = 300.0
 
 Command = Callable[[str, Path, bool], list[str]]
 
@@ -75,7 +78,7 @@ def run(
 
     Returns:
         Exit status: 0 when everything asked for is up to date, 1 when a stage failed, 2 when it refused its input,
-        128 + the signal's number when the run was told to stop.
+        128 + the signal's number when the run was told to stop, `PREEMPTED` when the stage saved its work first.
 
     Raises:
         InputError: the configuration, the source, the choice of stages or the directory cannot be used, or another
@@ -156,6 +159,35 @@ def work(
         function(name)(run, expected[name].fingerprint, expected[name].inputs)
 
 
+def follow(
+    name: str, directory: Path, *, timeout: float = _FOLLOW_SECONDS, stages: dict[str, Stage] = STAGES, function=load
+) -> None:
+    """Do a stage's work beside the process that leads it, which holds the locks, keeps the record and publishes.
+
+    Args:
+        timeout: seconds to wait until the leading process has started the stage.
+
+    Raises:
+        InputError: it did not start.
+    """
+    limit = time.monotonic() + timeout
+    while True:
+        if (directory / "config.yaml").is_file():
+            config, state = Run.open(directory).config, State(directory)
+            if state.stages.get(name, {}).get("state") == "running":
+                break
+            if holds(directory, stages[name], expected_of(config, state, stages)[name].fingerprint) is None:
+                return
+        if time.monotonic() > limit:
+            raise InputError(
+                f"{directory}: process 0 has not started {name} within {timeout:g} s. All processes need the same "
+                "folder of runs, on a file system they share."
+            )
+        time.sleep(0.5)
+    expected = expected_of(config, state, stages)[name]
+    function(name)(Run.open(directory), expected.fingerprint, expected.inputs)
+
+
 @dataclass(frozen=True)
 class _Outcome:
     state: str
@@ -188,7 +220,7 @@ def _attempt(
     fault = holds(directory, step.stage, step.expected.fingerprint) if status == 0 else error or _cause(status, log)
     if fault is None:
         result = "done"
-    elif received:
+    elif received or status == PREEMPTED:
         result = "interrupted"
     else:
         result, error = "failed", f"{name} ended, but {fault}." if status == 0 else fault
@@ -199,8 +231,8 @@ def _attempt(
     if result == "done":
         state.record_done(step.stage, step.expected, result)
     display.end(step, result, seconds)
-    if received:
-        return _Outcome("interrupted", 128 + received[0], "")
+    if result == "interrupted":
+        return _Outcome(result, 128 + received[0] if received and status != PREEMPTED else PREEMPTED, "")
     return _Outcome(result, 0 if result == "done" else 2 if status == 2 else 1, error)
 
 

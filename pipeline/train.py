@@ -19,7 +19,7 @@ from pipeline.artefacts import describe, publishing, require, working_path, writ
 from pipeline.checkpoints import ForecasterSpec
 from pipeline.config import Config
 from pipeline.curriculum import train
-from pipeline.distributed import barrier, is_lead, training_mesh
+from pipeline.distributed import barrier, initialise, is_lead, training_mesh
 from pipeline.layout import StateLayout, normalisation
 from pipeline.runs import Run
 from pipeline.stores import description_of, grid_of, open_store, valid_times
@@ -35,9 +35,13 @@ _IDENTITY = "training.json"
 
 
 def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
-    """Train and publish ``checkpoints/``; an interrupted training goes on from its latest checkpoint."""
+    """Train and publish ``checkpoints/``; an interrupted training goes on from its latest checkpoint.
+
+    Where this is one process of several (see `pipeline.distributed`), all of them call it.
+    """
     require(run.training_store, "training store", "run `spherecast preprocess` first")
     require(run.statistics, "statistics", "run `spherecast preprocess` first")
+    initialise()
     settings = run.config
     mesh = training_mesh(settings.training.sphere)
     data = TrainingData(run)

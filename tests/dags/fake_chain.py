@@ -71,6 +71,9 @@ def misbehave(behaviour: str, directory: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "nothing":
         raise SystemExit(0)
+    if behaviour == "preempted":
+        (directory / ".partial-checkpoints.json").write_text("half")
+        raise SystemExit(local.PREEMPTED)
     if behaviour == "orphan":  # Outlives its runner, as work in an uninterruptible call would for a while.
         import ctypes
 

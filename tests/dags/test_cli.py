@@ -85,6 +85,11 @@ def test_every_command_has_help():
         (["regrid", "a.zarr", "b.zarr", "--also", "c.zarr:8x16"], "--also 'c.zarr:8x16': expected DST=LATITUDES"),
         (["regrid", "a.zarr", "b.zarr", "--keep-bits", "geopotential=30"], "expected VARIABLE=BITS with 1 to 23"),
         (["verify", "nowhere.zarr"], "no zarr store is there"),
+        (["train", "tiny", "--launch", "4"], "expected local:N"),
+        (["train", "tiny", "--processes", "2"], "--process"),
+        (["launch", "tiny", "--to", "moon"], "--to: got 'moon'"),
+        (["launch", "tiny", "--to", "slurm", "--set", "nodes"], "--set 'nodes': expected KEY=VALUE"),
+        (["plan", "tiny"], "give either --topology"),
         (["statistics", "a.zarr", "s.nc", "--start", "2002-01-01", "--end", "2001-01-01"], "comes after --end"),
     ],
 )
@@ -285,3 +290,18 @@ def test_a_variable_without_its_level_axis_is_refused(real_data):
         InputError, match=r"temperature: has axes \(time, latitude, longitude\), expected \(time, level"
     ):
         data_config(celsius, ["source.rename={tC: temperature}"])
+
+
+def test_launch_writes_what_a_cluster_needs(say):
+    options = ("--set", "nodes=2", "--set", "gpus_per_node=2", "--set", "partition=gpu", "--output", "out")
+    status, text = say("launch", "tiny", "training.batch_size=4", "--to", "slurm", *options)
+    assert status == 0, text
+    (script,) = Path("out").glob("*.sh")
+    assert "#SBATCH --nodes=2" in script.read_text()
+
+
+@pytest.mark.slow
+def test_plan_of_host_devices(say):
+    status, text = say("plan", "tiny", "--devices", "2", "--sphere", "2", "--json", "plan.json")
+    assert status == 0, text
+    assert json.loads(Path("plan.json").read_text())["fits"] is True

@@ -8,8 +8,9 @@ import signal
 
 import pytest
 
-from dags import processes
+from dags import local, processes
 from dags.state import State
+from pipeline import preemption
 from transforms.errors import InputError
 
 ALL = ["simulate", "regrid", "statistics", "climatology", "train", "evaluate"]
@@ -301,3 +302,36 @@ def test_an_ignored_signal_stays_ignored(fresh, start_runner, until):
     runner.send_signal(signal.SIGHUP)
     text, _ = runner.communicate(timeout=60)
     assert runner.returncode == 0, text
+
+
+def test_a_preempted_stage_is_no_failure_and_goes_on(fresh, monkeypatch):
+    monkeypatch.setenv("FAKE", "train=preempted")
+    stopped = fresh.run()
+    assert stopped.status == local.PREEMPTED == preemption.EXIT_STATUS
+    assert "Stopped in train" in stopped.text
+    assert State(fresh.directory).stages["train"]["state"] == "interrupted"
+    monkeypatch.delenv("FAKE")
+    assert fresh.run().worked[0] == "train"
+    assert json.loads((fresh.directory / "checkpoints.json").read_text())["resumed"] == "half"
+
+
+def test_where_a_training_runs_does_not_make_it_another(fresh):
+    fresh.run()
+    changes = ("training.sphere=2", "training.accumulate=2", "training.keep_checkpoints=5", "training.skip_limit=7")
+    assert fresh.run(*changes).worked == []
+
+
+def test_a_process_beside_the_leading_one_works_when_that_has_started(fresh):
+    fresh.run()
+    done = []
+    follow = {"stages": fresh.chain.STAGES, "function": lambda name: lambda *arguments: done.append(arguments)}
+    local.follow("train", fresh.directory, **follow)
+    assert not done  # Up to date.
+    state = State(fresh.directory)
+    state.update("train", state="running")
+    local.follow("train", fresh.directory, **follow)
+    assert len(done) == 1
+    state.update("train", state="failed")
+    (fresh.directory / "checkpoints.json").unlink()
+    with pytest.raises(InputError, match="process 0 has not started train within 0"):
+        local.follow("train", fresh.directory, timeout=0, **follow)
