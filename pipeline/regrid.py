@@ -220,7 +220,7 @@ def regrid_store(
         "period": [time_text(times[0]), time_text(times[-1])],
         **origin_facts(dataset, source),
     }
-    decisive = [source, source_fingerprint(source, opening["storage_options"]), names, statics, preparing]
+    decisive = [_identity(source, opening["storage_options"]), names, statics, preparing]
     decisive += [opening[key] for key in ("rename", "preset", "units", "select")]
     decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
     places: dict[str, Target] = {}
@@ -273,6 +273,12 @@ def _rounding_attributes(bits: int, errors: Sequence[Sequence[float]]) -> dict[s
         # An exact sum, so that the order in which workers were done makes no difference.
         "rounding_rms_error": math.sqrt(math.fsum(squares) / max(1, sum(counts))),
     }
+
+
+def _identity(source: str, options: dict[str, Any]) -> Any:
+    """What tells a source from others: what it says it was made from, or where it is and what its files are."""
+    made_from = None if is_url(source) else (read_description(source) or {}).get("fingerprint")
+    return made_from or [source, source_fingerprint(source, options)]
 
 
 def _elements(
