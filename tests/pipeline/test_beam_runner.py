@@ -34,7 +34,9 @@ def test_elements_are_counted_in_this_process(monkeypatch):
 
 
 def test_an_unknown_runner_is_an_error():
-    with pytest.raises(InputError, match=r"runner: SlowRunner is unknown; expected one of .*DataflowRunner.*DaskRunner"):
+    with pytest.raises(
+        InputError, match=r"runner: SlowRunner is unknown; expected one of .*DataflowRunner.*DaskRunner"
+    ):
         run_job("counting", 1, lambda pipeline: pipeline | beam.Create([1]), ["--runner=SlowRunner"])
 
 
