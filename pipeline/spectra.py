@@ -19,7 +19,7 @@ from transforms.spectra import cross_spectrum
 __all__ = ["PairSpectra", "SphericalSpectra"]
 
 _COLUMNS = 16
-"""Fields analysed together; one number, so that programs are compiled once and a field's neighbours do not change it."""
+"""Fields analysed together; one number, so that programs are compiled once and neighbours change nothing."""
 
 _Modal = Sequence[jax.Array]
 _Pair = tuple[np.ndarray, np.ndarray]
@@ -81,7 +81,7 @@ class SphericalSpectra:
         return 0.5 * rotational, 0.5 * divergent
 
     def kinetic_energy_pair(self, forecast: _Pair, truth: _Pair) -> tuple[PairSpectra, PairSpectra]:
-        """Return the rotational and the divergent spectra, as in `kinetic_energy`, of winds (u, v) of forecast and truth."""
+        """Return the rotational and the divergent spectra, as in `kinetic_energy`, of winds (u, v)."""
         names = ("forecast u", "forecast v", "truth u", "truth v")
         fields = dict(zip(names, (*forecast, *truth), strict=True))
         products = self._products(self._vectors, fields, [(1, 1), (3, 3), (1, 3), (0, 0), (2, 2), (0, 2)])

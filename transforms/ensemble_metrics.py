@@ -1,18 +1,19 @@
 """Scores of ensembles, number for number those of WeatherBench 2.
 
 An ensemble has the axes (..., number, latitude, longitude) and its truth (..., latitude, longitude). As in
-`transforms.metrics`, an integrand is a field at each point, whose regional means are statistics, which are averaged over
-initial times. Only the energy score takes a norm over space for each member, and so needs the regional mean itself.
+`transforms.metrics`, an integrand is a field at each point, whose regional means are statistics, which are averaged
+over initial times. Only the energy score takes a norm over space for each member, and so needs the regional mean itself.
 
-A missing member, truth or threshold makes the point missing. With `skipna` members that are missing at a point are left
-out there, and sums over members or pairs run over those present; WeatherBench 2 then keeps the full number of members in
-the spread of the CRPS and in both debiased scores, which makes them depend on the field's mean or biased. It also counts
-missing values as above all thresholds in the ranked probability score, and as the largest in the rank histogram; here
-they are missing.
+A missing member, truth or threshold makes the point missing. With `skipna` members that are missing at a point are
+left out there, and sums over members or pairs run over those present.
+
+Missing values are where WeatherBench 2 differs. With `skipna` it keeps the full number of members in the spread of the
+CRPS, which then depends on the field's mean, and in both debiased scores. It counts them as above all thresholds in the
+ranked probability score and as the largest in the rank histogram.
 
 References:
     Gneiting & Raftery (2007), JASA 102, 359-378: CRPS and energy score.
-    Zamo & Naveau (2018), Math. Geosci. 50, 209-234: the fair CRPS of an ensemble, eqs. 3 and B.
+    Zamo & Naveau (2018), Math. Geosci. 50, 209-234: the fair CRPS of an ensemble, appendix B.
     Fortin et al. (2014), J. Hydrometeorol. 15, 1708-1713: spread and skill.
     Ferro (2007), Weather Forecast. 22, 1089-1100: the Brier score of ensembles.
     Epstein (1969), J. Appl. Meteorol. 8, 985-987: ranked probability score.
@@ -94,7 +95,7 @@ def ensemble_mean_mse(ensemble: np.ndarray, truth: np.ndarray, *, skipna: bool =
 
 
 def debiased_ensemble_mean_mse(ensemble: np.ndarray, truth: np.ndarray, *, skipna: bool = False) -> np.ndarray:
-    """Return the squared error of the ensemble mean less variance / N, the excess of few members; NaN for a single one."""
+    """Return the squared error of the ensemble mean less variance / N, the excess of few; NaN for one member."""
     variance, count = _variance(ensemble, skipna)
     return ensemble_mean_mse(ensemble, truth, skipna=skipna) - variance / count
 
@@ -190,8 +191,8 @@ def brier_score(
     """Return the squared error of the share of members above each threshold, against 1 or 0 for truth.
 
     Args:
-        thresholds: (threshold,), or (threshold, ..., latitude, longitude) which broadcasts with truth, e.g. quantiles of
-            the climatology at the valid times.
+        thresholds: (threshold,), or (threshold, ..., latitude, longitude) which broadcasts with truth, e.g. quantiles
+            of the climatology at the valid times.
         debias: subtract p (1 - p) / (N - 1), the excess of few members (Ferro 2007).
 
     Returns:

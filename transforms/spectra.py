@@ -1,7 +1,7 @@
 """What spectra by degree of spherical harmonics say of a forecast: coherence, lost power, effective resolution.
 
-Spectra have the axes (..., degree), degree l from 0 on. Power and cross spectra are sums of products of coefficients and
-so may be averaged over times, members and chunks; take these ratios of the averages. `pipeline.spectra` makes them.
+Spectra have the axes (..., degree), degree l from 0 on. Power and cross spectra are sums of products of coefficients
+and so may be averaged over times, members and chunks; take these ratios of the averages. `pipeline.spectra` makes them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def cross_spectrum(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the sum over part and m of products of real coefficients, by degree; with itself, the power.
 
     Args:
-        first, second: coefficients (part, m, l, ...) of orthonormal harmonics whose squared mean over the sphere is 1, so
-            that the sum over degrees is the mean product over the sphere (Parseval).
+        first, second: coefficients (part, m, l, ...) of orthonormal harmonics of mean square 1 over the sphere, so that
+            the sum over degrees is the mean product over the sphere (Parseval).
 
     Returns:
         Array (..., l), float64.
@@ -70,7 +70,7 @@ def effective_resolution(measure: np.ndarray, level: float = 0.5, *, first: int 
 
 
 def wavelength(degree: np.ndarray, radius: float = _EARTH_RADIUS) -> np.ndarray:
-    """Return 2 pi a / sqrt(l (l + 1)), the length in m of a full wave of a degree (Jeans 1923); infinite for degree 0."""
+    """Return 2 pi a / sqrt(l (l + 1)), the wavelength of a degree in m (Jeans 1923); infinite for degree 0."""
     degree = np.asarray(degree, np.float64)
     with np.errstate(divide="ignore"):
         return 2 * np.pi * radius / np.sqrt(degree * (degree + 1))
