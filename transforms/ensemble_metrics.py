@@ -2,7 +2,7 @@
 
 An ensemble has the axes (..., number, latitude, longitude) and its truth (..., latitude, longitude). As in
 `transforms.metrics`, an integrand is a field at each point, whose regional means are statistics, which are averaged
-over initial times. Only the energy score takes a norm over space for each member, and so needs the regional mean itself.
+over initial times. Only the energy score takes a norm over space for each member and so needs the regional mean.
 
 A missing member, truth or threshold makes the point missing. With `skipna` members that are missing at a point are
 left out there, and sums over members or pairs run over those present.
