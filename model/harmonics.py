@@ -28,7 +28,7 @@ from model.fourier_transform import FourierTransform, Waves
 from model.legendre_transform import BlockTables, Functions, LegendreTransform, blocks_of, build_tables
 from model.products import constant
 from model.quadrature import choose_analysis
-from model.sharding import DATA_AXIS, MODAL, NODAL, SPHERE_AXIS, WHOLE, on_shards, platform_of, shards_of
+from model.sharding import DATA_AXIS, MODAL, NODAL, SPHERE_AXIS, WHOLE, on_shards, platform_of, shards_of, shares_of
 from model.table_cache import cached
 from transforms.grids import Grid
 
@@ -269,7 +269,7 @@ class Transform(nnx.Module):
                     f"{name}: got shape {shape}, expected {axes} = "
                     f"({', '.join(map(str, expected))}, batch, channel) for {self.grid}, band limit {self.band_limit}"
                 )
-            batch, shares = shape[-2], self.mesh.shape.get(DATA_AXIS, 1) if self.shards > 1 else 1
+            batch, shares = shape[-2], shares_of(self.mesh) if self.shards > 1 else 1
             if batch % shares:
                 raise ValueError(
                     f"{name}: got a batch of {batch}, expected a multiple of the {shares} devices of {DATA_AXIS!r}"

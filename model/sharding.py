@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ __all__ = [
     "platform_of",
     "present",
     "shards_of",
+    "shares_of",
 ]
 
 DATA_AXIS = "data"
@@ -74,6 +74,12 @@ def present(mesh: Mesh, spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(axis if axis in mesh.shape else None for axis in spec))
 
 
+def shares_of(mesh: Mesh | None) -> int:
+    """Return over how many devices a batch is still to be split, which is one where that has been done."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return 1 if mesh is None or DATA_AXIS in manual else mesh.shape.get(DATA_AXIS, 1)
+
+
 def on_shards(function: Callable, mesh: Mesh | None, in_specs: tuple, out_specs: Any) -> Callable:
     """Return a function that calls `function` on the parts of its arguments on each device.
 
@@ -86,7 +92,14 @@ def on_shards(function: Callable, mesh: Mesh | None, in_specs: tuple, out_specs:
     """
     if mesh is None:
         return function
+    within = jax.sharding.get_abstract_mesh()
+    split = frozenset(mesh.shape) - frozenset(within.manual_axes)
     in_specs, out_specs = jax.tree.map(
-        partial(present, mesh), (in_specs, out_specs), is_leaf=lambda spec: isinstance(spec, PartitionSpec)
+        lambda spec: PartitionSpec(*(axis if axis in split else None for axis in spec)),
+        (in_specs, out_specs),
+        is_leaf=lambda spec: isinstance(spec, PartitionSpec),
     )
+    if within.manual_axes:
+        # Batches are split already; what is left to split is the sphere.
+        return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names=split, check_vma=False)
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.forecaster import Forecaster
-from model.sharding import STATES, WHOLE, platform_of, present
+from model.sharding import DATA_AXIS, STATES, WHOLE, platform_of, present
 
 __all__ = [
     "Batch",
@@ -264,7 +264,33 @@ class Trainer:
     def _gradient(
         self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
     ) -> tuple[jax.Array, nnx.State, nnx.State]:
-        """Return loss, statistics and gradient of a batch, of all its parts."""
+        """Return loss, statistics and gradient of a batch.
+
+        Gradients of every device's share of it are added up once: left to the compiler, each step of a rollout would
+        exchange its own. Batch normalisations see the whole batch and leave no other way.
+        """
+        if self._mesh is None or self._mesh.shape.get(DATA_AXIS, 1) == 1 or jax.tree.leaves(statistics):
+            return self._gradient_of_share(params, statistics, batch, constants, weights)
+
+        def share(*arguments: Any) -> tuple[jax.Array, nnx.State, nnx.State]:
+            loss, statistics, gradient = self._gradient_of_share(*arguments)
+            loss, gradient = jax.lax.pmean((loss, gradient), DATA_AXIS)
+            return loss, statistics, gradient
+
+        part = PartitionSpec(*[None] * (self._accumulate > 1), DATA_AXIS)
+        return jax.shard_map(
+            share,
+            mesh=self._mesh,
+            in_specs=(WHOLE, WHOLE, part, WHOLE, WHOLE),
+            out_specs=WHOLE,
+            axis_names={DATA_AXIS},
+            check_vma=False,
+        )(params, statistics, batch, constants, weights)
+
+    def _gradient_of_share(
+        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+    ) -> tuple[jax.Array, nnx.State, nnx.State]:
+        """Return loss, statistics and gradient of all parts of a batch."""
         differentiated = jax.value_and_grad(self._training_loss, has_aux=True)
         if self._accumulate == 1:
             (loss, statistics), gradient = differentiated(params, statistics, batch, constants, weights)

@@ -119,6 +119,13 @@ def test_plan_for_host_devices(config):
     assert made.to_dict()["programs"][0]["memory"]["total"] == made.programs[0].needed
 
 
+def test_gradients_are_summed_once_an_update(config):
+    made = plan(config, devices=4, forecast=False).programs[0]
+    assert made.steps == 3
+    sums = [each for each in made.collectives if each["kind"] == "all-reduce" and each["size"] > 1000]
+    assert [each["count"] for each in sums] == [1]
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed (pip install '.[tpu]')"
 )
