@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -188,12 +188,15 @@ def shard_span(shard_times: int, time_bytes: int, zarr_format: int) -> int:
     return max(span for span in range(1, shard_times + 1) if shard_times % span == 0 and (span <= largest or span == 1))
 
 
-def build_template(dataset: xr.Dataset, spans: Mapping[str, int], zarr_format: int = 3) -> dict[str, bytes]:
+def build_template(
+    dataset: xr.Dataset, spans: Mapping[str, int | tuple[Sequence[int], Sequence[int]]], zarr_format: int = 3
+) -> dict[str, bytes]:
     """Return all objects of a store but the data of the variables in `spans`.
 
     Args:
         dataset: the store; of variables in `spans` the shape and type count, not the values.
-        spans: times in one object, by variable; in zarr v3 such a float variable has shards of one time in a chunk.
+        spans: times in one object, by variable; in zarr v3 such a float variable has shards of one time in a chunk. Or,
+            for float variables in zarr v3, the shapes of a chunk and of a shard over the first axes, whole in the others.
 
     Returns:
         Object by key, consolidated metadata included.
@@ -206,6 +209,8 @@ def build_template(dataset: xr.Dataset, spans: Mapping[str, int], zarr_format: i
         chosen = encoding.setdefault(str(name), {"chunks": variable.shape, **plain})
         if np.issubdtype(variable.dtype, np.datetime64):
             chosen |= {"units": "seconds since 1970-01-01", "dtype": "int64"}
+        if np.issubdtype(variable.dtype, np.timedelta64):
+            chosen |= {"units": "hours", "dtype": "int64"}
         if variable.dtype == np.float32:
             chosen["_FillValue"] = np.float32(np.nan)
             if zarr_format == 3:
@@ -217,13 +222,15 @@ def build_template(dataset: xr.Dataset, spans: Mapping[str, int], zarr_format: i
             dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=-1),
             variable.attrs,
         )
-        rest = variable.shape[1:]
+        span = spans[name]
+        chunk, shard = ((1,), (span,)) if isinstance(span, int) else span
+        rest = variable.shape[len(shard) :]
         if zarr_format == 3 and variable.dtype == np.float32:
             blosc = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=4)
             inner = (blosc, zarr.codecs.Crc32cCodec())
-            chosen |= {"chunks": (1, *rest), "shards": (spans[name], *rest), "compressors": inner}
+            chosen |= {"chunks": (*chunk, *rest), "shards": (*shard, *rest), "compressors": inner}
         else:
-            chosen["chunks"] = (spans[name], *rest)
+            chosen["chunks"] = (*shard, *rest)
     store = zarr.storage.MemoryStore()
     with warnings.catch_warnings(), zarr.config.set({"array.write_empty_chunks": True}):
         # An extension of zarr v3 that the standard does not name yet; xarray reads it, and complains where it is absent.
