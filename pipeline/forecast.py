@@ -244,11 +244,13 @@ class _Reader:
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Return the states at some positions, float32."""
-        rows = []
-        for position in positions:
-            values = [field.isel(time=int(position)).values for field in self._fields]
-            rows.append(np.concatenate([part.reshape(-1, *part.shape[-2:]) for part in values]))
-        return np.stack(rows).astype(np.float32, copy=False)
+        distinct, index = np.unique(positions, return_inverse=True)
+        runs = np.split(distinct, np.flatnonzero(np.diff(distinct) > 1) + 1)
+        columns = []
+        for field in self._fields:
+            values = np.concatenate([field.isel(time=slice(int(run[0]), int(run[-1]) + 1)).values for run in runs])
+            columns.append(values.reshape(len(values), -1, *values.shape[-2:]))
+        return np.concatenate(columns, axis=1)[index].astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -229,6 +229,9 @@ def build_template(
             blosc = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=4)
             inner = (blosc, zarr.codecs.Crc32cCodec())
             chosen |= {"chunks": (*chunk, *rest), "shards": (*shard, *rest), "compressors": inner}
+            if len(shard) > 1:
+                # Many objects, and a folder in a folder for each axis of each costs more than writing it.
+                chosen["chunk_key_encoding"] = {"name": "default", "separator": "."}
         else:
             chosen["chunks"] = (*shard, *rest)
     store = zarr.storage.MemoryStore()

@@ -85,7 +85,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     write = Objects.write
 
     def counting(self, key, data):
-        if key.startswith(("geopotential/c/", "u_component_of_wind/c/", "v_component_of_wind/c/")):
+        if key.startswith(("geopotential/c.", "u_component_of_wind/c.", "v_component_of_wind/c.")):
             keys.append(key)
         write(self, key, data)
 
@@ -117,7 +117,7 @@ def test_a_killed_forecast_goes_on_and_ends_the_same(trained, whole, tmp_path, w
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", KILLED, str(trained.checkpoints), str(trained.training_store), str(target)]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
-    every = {key for key in contents(whole) if key.startswith(("geopotential/c", "u_comp", "v_comp")) and "/c/" in key}
+    every = {key for key in contents(whole) if key.startswith(("geopotential", "u_comp", "v_comp")) and "/c." in key}
 
     def present() -> set[str]:
         return {key for key in Objects(str(partial)).find() if key in every}
@@ -129,11 +129,11 @@ def test_a_killed_forecast_goes_on_and_ends_the_same(trained, whole, tmp_path, w
     process.wait()
     before = present()
     assert len(every) // 2 <= len(before) < len(every)
-    initial_times = sorted({int(key.split("/")[2]) for key in every})
-    finished = [n for n in initial_times if {key for key in every if int(key.split("/")[2]) == n} <= before]
+    initial_times = sorted({int(key.split(".")[1]) for key in every})
+    finished = [n for n in initial_times if {key for key in every if int(key.split(".")[1]) == n} <= before]
     assert finished
     make(trained, target)
-    assert {int(key.split("/")[2]) for key in written} == set(initial_times) - set(finished)
+    assert {int(key.split(".")[1]) for key in written} == set(initial_times) - set(finished)
     assert contents(target) == contents(whole)
     assert verify_store(target) == []
 
@@ -141,12 +141,12 @@ def test_a_killed_forecast_goes_on_and_ends_the_same(trained, whole, tmp_path, w
 def test_damage_and_another_job_are_found(trained, whole, tmp_path, written):
     partial = tmp_path / ".partial-out.zarr"
     shutil.copytree(whole, partial)
-    damaged = partial / "geopotential" / "c" / "3" / "1" / "0" / "0" / "0"
+    damaged = partial / "geopotential" / "c.3.1.0.0.0"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 4
     damaged.write_bytes(data)
     make(trained, tmp_path / "out.zarr")
-    assert {key.split("/")[2] for key in written} == {"3"}
+    assert {key.split(".")[1] for key in written} == {"3"}
     assert contents(tmp_path / "out.zarr") == contents(whole)
     shutil.copytree(whole, tmp_path / ".partial-other.zarr")
     written.clear()
