@@ -175,23 +175,28 @@ def training_curve(path: Path | None, most: int = 400) -> dict[str, Any] | None:
     """Read the training log for the page's script.
 
     Args:
-        path: JSON lines with ``event`` (``train`` or ``validation``), ``update``, ``stage`` and ``loss``; repeated
-            updates, as a resumed training writes them, count once, the last.
+        path: JSON lines with ``event`` (``train``, ``validation`` or ``forecast``), ``update``, ``stage`` and ``loss``, or
+            for forecasts ``lead_hours``, ``rmse`` and ``persistence`` by field; repeated updates, as a resumed training
+            writes them, count once, the last.
         most: points of the training loss; more are averaged in groups of consecutive updates.
 
     Returns:
-        ``train`` and ``validation`` as lists of [update, loss], and ``stages`` as [first update, rollout steps];
-        None where there is no log or it holds no loss.
+        ``train`` and ``validation`` as lists of [update, loss], ``stages`` as [first update, rollout steps], and
+        ``forecasts`` as [update, list of [field, lead in hours, RMSE over that of persistence]]; None where there is no log
+        or it holds no loss.
     """
     if path is None or not path.is_file():
         return None
     train: dict[int, dict[str, Any]] = {}
     validation: dict[int, dict[str, Any]] = {}
+    forecasts: dict[int, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue  # A line cut short by a crash; the resumed training wrote the update again.
+        if event.get("event") == "forecast":
+            forecasts[int(event["update"])] = event
         target = {"train": train, "validation": validation}.get(event.get("event"))
         if target is not None and isinstance(event.get("loss"), int | float):
             target[int(event["update"])] = event
@@ -208,7 +213,17 @@ def training_curve(path: Path | None, most: int = 400) -> dict[str, Any] | None:
         "validation": [[update, _finite(event["loss"])] for update, event in sorted(validation.items())],
         "stages": [[first, steps] for first, steps in stages.values()],
         "averaged": int(np.ceil(updates.size / len(groups))) if groups else 1,
+        "forecasts": [[update, _over_persistence(event)] for update, event in sorted(forecasts.items())],
     }
+
+
+def _over_persistence(event: dict[str, Any]) -> list[list[Any]]:
+    return [
+        [field, int(lead), _finite(error / reference)]
+        for field, errors in event["rmse"].items()
+        for lead, error, reference in zip(event["lead_hours"], errors, event["persistence"][field], strict=True)
+        if error is not None and reference
+    ]
 
 
 def _finite(value: float) -> float | None:

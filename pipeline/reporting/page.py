@@ -26,6 +26,7 @@ _SECTIONS = (
     ("provenance", "Provenance"),
 )
 # Upper bounds of the ratio and what the colour says; the last is open.
+_SHOWN_UPDATES = 6
 _RATIO_BINS = ((0.4, "g4"), (0.6, "g3"), (0.8, "g2"), (1.0, "g1"), (1.1, "b1"), (1.3, "b2"), (float("inf"), "b3"))
 
 
@@ -257,7 +258,26 @@ def _training(training: dict[str, Any] | None) -> Html:
         "Training",
         tag("p", text, class_="note"),
         tag("div", tag("div", class_="plots"), id="training-chart", class_="card"),
+        *_held_out_forecasts(training["forecasts"]),
     )
+
+
+def _held_out_forecasts(forecasts: list[list[Any]]) -> list[Html]:
+    """A table of how forecasts of the validation period got better, at a few updates with the last among them."""
+    if not forecasts:
+        return []
+    chosen = sorted({round(i * (len(forecasts) - 1) / (_SHOWN_UPDATES - 1)) for i in range(_SHOWN_UPDATES)})
+    shown = [(update, {(field, lead): ratio for field, lead, ratio in ratios}) for update, ratios in forecasts]
+    shown = [shown[i] for i in chosen]
+    rows = []
+    for field, lead in shown[-1][1]:
+        ratios = [of.get((field, lead)) for _, of in shown]
+        name, _, level = field.partition("@")
+        texts = ("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
+        rows.append((Field(name, int(level) if level else None).label, duration(lead), *texts))
+    caption = "RMSE of forecasts from a few held-out times while training went on, over that of persistence"
+    table = _table(caption, ("Field", "Lead time", *(f"{update:,} updates" for update, _ in shown)), rows, "updates")
+    return [_scroll(table, "Held-out forecasts while training")]
 
 
 def _provenance(

@@ -188,6 +188,10 @@ def training_events() -> list[dict]:
         events.append(event | {"loss": float(loss * np.exp(0.1 * generator.standard_normal())), "learning_rate": 1e-3})
         if update % 500 == 0:
             events.append({"event": "validation", "update": update, "stage": stage, "loss": float(loss * 1.05)})
+            errors = {"geopotential@500": [300.0 * loss, 500.0 * loss], "2m_temperature": [2.0 * loss, None]}
+            reference = {"geopotential@500": [300.0, 500.0], "2m_temperature": [2.0, 3.0]}
+            about = {"event": "forecast", "update": update, "stage": stage, "lead_hours": [24, 72]}
+            events.append(about | {"rmse": errors, "persistence": reference})
     return events
 
 

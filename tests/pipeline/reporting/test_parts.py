@@ -250,12 +250,20 @@ def test_training_log_counts_an_update_once_and_survives_a_cut_line(tmp_path):
         {"event": "validation", "update": 2, "stage": 0, "loss": 0.6},
         {"event": "train", "update": 3, "stage": 1, "rollout_steps": 4, "loss": float("nan")},
         {"event": "train", "update": 1, "stage": 0, "rollout_steps": 1, "loss": 1.0},
+        {
+            "event": "forecast",
+            "update": 2,
+            "lead_hours": [24, 72],
+            "rmse": {"geopotential@500": [3.0, None]},
+            "persistence": {"geopotential@500": [12.0, 20.0]},
+        },
     ]
     log.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "tra')
     curve = training_curve(log)
     assert curve["train"] == [[1.0, 1.0], [2.0, 0.5], [3.0, None]]
     assert curve["validation"] == [[2, 0.6]]
     assert curve["stages"] == [[1, 1], [3, 4]]
+    assert curve["forecasts"] == [[2, [["geopotential@500", 24, 0.25]]]]
     assert training_curve(log, most=1)["averaged"] == 3
     log.write_text("")
     assert training_curve(log) is None

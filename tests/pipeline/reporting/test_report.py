@@ -107,7 +107,7 @@ def test_headings_tables_and_pictures_are_named(report):
     page = Page(report)
     names = [name for name, _ in page.elements]
     assert names.count("h1") == 1
-    assert names.count("table") == names.count("caption") == 3
+    assert names.count("table") == names.count("caption") == 4
     levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     pictures = [attributes for name, attributes in page.elements if name == "svg" and "aria-hidden" not in attributes]
