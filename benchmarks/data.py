@@ -6,8 +6,8 @@ in a process of its own, after imports: CPU seconds of it and its children, wall
 turns; figures are medians. The peers' figures are the official WeatherBench 2's, measured once on such a machine: a ratio
 of at most the bar passes.
 
-    python benchmarks/data.py --stores /tmp/stores
-    python benchmarks/data.py --stores /tmp/stores --only regrid --repeats 5
+    python benchmarks/data.py --stores stores
+    python benchmarks/data.py --stores stores --only regrid --repeats 5
 """
 
 from __future__ import annotations

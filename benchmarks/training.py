@@ -5,8 +5,8 @@ Makes its own stores (kept in --stores for the next time), zarr v3, float32, one
 one shard. Files are in the system's cache after the first pass. A rate passes as seconds against the slowest seconds that
 are allowed; figures are medians. A ratio of at most the bar passes.
 
-    python benchmarks/training.py --stores /tmp/stores
-    python benchmarks/training.py --stores /tmp/stores --only loader --repeats 5
+    python benchmarks/training.py --stores stores
+    python benchmarks/training.py --stores stores --only loader --repeats 5
 """
 
 from __future__ import annotations
