@@ -32,19 +32,18 @@ from dags.stages import STAGES, Stage
 from dags.state import State, holds, utc_now
 from pipeline.artefacts import working_path
 from pipeline.config import Config
+from pipeline.membership import PREEMPTED
 from pipeline.progress import FD_VARIABLE
 from pipeline.runs import Run
 from pipeline.stages import load
 from transforms.errors import InputError
 
-__all__ = ["PREEMPTED", "follow", "run", "stage_command", "work"]
+__all__ = ["follow", "run", "stage_command", "work"]
 
 _GRACE = 20.0
 """Seconds a stage has to end after it was told to, before it is killed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOG_TAIL = 12
-PREEMPTED = os.EX_TEMPFAIL
-"""Status of a stage that saved its work and was told to stop; the same command goes on there."""
 _FOLLOW_SECONDS = 300.0
 
 Command = Callable[[str, Path, bool], list[str]]

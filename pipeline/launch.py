@@ -15,13 +15,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from pipeline.config import Config
+from pipeline.membership import PREEMPTED
 from pipeline.topologies import Topology
 from transforms.errors import InputError
 
-__all__ = ["PREEMPTED", "SETTINGS", "GkeSettings", "SlurmSettings", "TpuVmSettings", "render"]
-
-PREEMPTED = 75
-"""Status of a training that saved itself and left because it was told to (EX_TEMPFAIL of sysexits)."""
+__all__ = ["SETTINGS", "GkeSettings", "SlurmSettings", "TpuVmSettings", "render"]
 
 Target = Literal["gke", "slurm", "tpu-vm"]
 

@@ -14,13 +14,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.membership import COORDINATOR, PROCESS, PROCESSES
+from pipeline.membership import COORDINATOR, PREEMPTED, PROCESS, PROCESSES
 from pipeline.progress import FD_VARIABLE
 from transforms.errors import InputError
 
 __all__ = ["launch_local", "parse_local"]
 
-_PREEMPTED = 75
 _LINES = 20
 _SETTLE = 1.0
 """Seconds in which the failures of several processes are taken for one."""
@@ -138,7 +137,7 @@ def _first_failure(members: list[subprocess.Popen], deadline: list[float], grace
         if failed is None:
             failed = next((i for i, member in enumerate(members) if member.poll()), None)
             if failed is not None:
-                limit = now + (grace if members[failed].poll() == _PREEMPTED else _SETTLE)
+                limit = now + (grace if members[failed].poll() == PREEMPTED else _SETTLE)
         if now > min([limit, *deadline]):
             break
         time.sleep(0.05)

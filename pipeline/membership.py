@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from transforms.errors import InputError
 
-__all__ = ["COORDINATOR", "PORT", "PROCESS", "PROCESSES", "Membership", "find_membership"]
+__all__ = ["COORDINATOR", "PORT", "PREEMPTED", "PROCESS", "PROCESSES", "Membership", "find_membership"]
 
 COORDINATOR, PROCESSES, PROCESS = "SPHERECAST_COORDINATOR", "SPHERECAST_PROCESSES", "SPHERECAST_PROCESS"
 """Environment variables that stand for the arguments of `find_membership`."""
 
 PORT = 8476
+PREEMPTED = 75
+"""Exit status (EX_TEMPFAIL) of a training that was told to stop and saved its work; the same command goes on there."""
 _PARTS = {
     "coordinator": ("address host:port of process 0, the same for all", "--coordinator", COORDINATOR),
     "processes": ("their number, the same for all", "--processes", PROCESSES),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,11 +10,10 @@ from collections.abc import Iterator
 import jax
 
 from pipeline.distributed import any_process
+from pipeline.membership import PREEMPTED
 
-__all__ = ["EXIT_STATUS", "Preempted", "StopRequest", "stop_requests"]
+__all__ = ["Preempted", "StopRequest", "stop_requests"]
 
-EXIT_STATUS = os.EX_TEMPFAIL
-"""75: nothing is wrong, and the same command goes on where this one stopped."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _AGREE_EVERY = 5
@@ -23,10 +21,10 @@ _AGREE_EVERY = 5
 
 
 class Preempted(SystemExit):
-    """Ends the program with `EXIT_STATUS`; all that was done is saved."""
+    """Ends the program with `PREEMPTED`; all that was done is saved."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(EXIT_STATUS)
+        super().__init__(PREEMPTED)
         self.message = message
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from dags import failures, local, processes
 from dags.stages import Stage
 from pipeline.artefacts import describe, publishing
+from pipeline.membership import PREEMPTED
 from pipeline.progress import progress
 from transforms.errors import InputError
 
@@ -73,7 +74,7 @@ def misbehave(behaviour: str, directory: Path) -> None:
         raise SystemExit(0)
     if behaviour == "preempted":
         (directory / ".partial-checkpoints.json").write_text("half")
-        raise SystemExit(local.PREEMPTED)
+        raise SystemExit(PREEMPTED)
     if behaviour == "orphan":  # Outlives its runner, as work in an uninterruptible call would for a while.
         import ctypes
 

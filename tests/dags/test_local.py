@@ -11,6 +11,7 @@ import pytest
 from dags import local, processes
 from dags.state import State
 from pipeline import preemption
+from pipeline.membership import PREEMPTED
 from transforms.errors import InputError
 
 ALL = ["simulate", "regrid", "statistics", "climatology", "train", "evaluate"]
@@ -307,7 +308,7 @@ def test_an_ignored_signal_stays_ignored(fresh, start_runner, until):
 def test_a_preempted_stage_is_no_failure_and_goes_on(fresh, monkeypatch):
     monkeypatch.setenv("FAKE", "train=preempted")
     stopped = fresh.run()
-    assert stopped.status == local.PREEMPTED == preemption.EXIT_STATUS
+    assert stopped.status == PREEMPTED == preemption.Preempted("").code
     assert "Stopped in train" in stopped.text
     assert State(fresh.directory).stages["train"]["state"] == "interrupted"
     monkeypatch.delenv("FAKE")

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from pipeline.config import load_config, parse_config
-from pipeline.launch import PREEMPTED, SETTINGS, render
+from pipeline.launch import SETTINGS, render
+from pipeline.membership import PREEMPTED
 from transforms.errors import InputError
 
 GKE = {"topology": "v5e:4x4", "image": "registry.example/team/spherecast:1.0", "storage": "pvc://runs"}
