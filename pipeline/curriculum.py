@@ -27,7 +27,7 @@ from model.training import (
 )
 from model.verification import ForecastErrors
 from pipeline.checkpoints import CheckpointStore, ForecasterSpec
-from pipeline.config import TrainingConfig
+from pipeline.config import RolloutStage, TrainingConfig
 from pipeline.distributed import is_lead
 from pipeline.divergence import explain
 from pipeline.loader import Loader
@@ -38,7 +38,7 @@ from pipeline.validation_forecasts import HeldOut, headline_fields
 from pipeline.windows import WindowSource
 from transforms.errors import InputError
 
-__all__ = ["TRAINING_LOG", "Windows", "stage_trainer", "train"]
+__all__ = ["TRAINING_LOG", "Windows", "configured_trainer", "stage_trainer", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,13 @@ def stage_trainer(
     if settings.lead_weights:
         lead = loss_weights(*weights[:2], np.array([settings.lead_weight(step) for step in range(stage.steps)])).lead
         weights = weights._replace(lead=replicated(lead, mesh))
+    return configured_trainer(forecaster, weights, settings, stage, mesh)
+
+
+def configured_trainer(
+    forecaster: Forecaster, weights: LossWeights, settings: TrainingConfig, stage: RolloutStage, mesh: Mesh | None
+) -> Trainer:
+    """Return the trainer of a stage for weights of all kinds; forecaster and weights may be shapes alone."""
     return Trainer(
         forecaster,
         weights,

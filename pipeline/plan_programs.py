@@ -24,9 +24,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.forecaster import Normalisation
 from model.sharding import STATES, WHOLE, make_mesh, present
-from model.training import LossWeights, Trainer, abstract_batch, compiler_options, learning_rate_schedule
+from model.training import LossWeights, abstract_batch, compiler_options
 from pipeline.checkpoints import ForecasterSpec
 from pipeline.config import Config, parse_config
+from pipeline.curriculum import configured_trainer
 from pipeline.hlo import Program
 from pipeline.layout import StateLayout
 from pipeline.plan import NEWS
@@ -81,17 +82,8 @@ def training_program(
     stage = next((stage for stage in settings.stages if stage.steps == steps), settings.stages[-1])
     channels, grid = len(spec.layout.fields), spec.grid.shape
     lead = _array((steps,)) if settings.lead_weights else None
-    trainer = Trainer(
-        model,
-        LossWeights(_array(grid[:1]), _array((channels,)), lead),
-        learning_rate_schedule(stage.learning_rate, stage.updates, settings.warmup_fraction),
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-        ema_decay=settings.ema_decay,
-        accumulate=settings.accumulate or 1,
-        mesh=mesh,
-    )
+    weights = LossWeights(_array(grid[:1]), _array((channels,)), lead)
+    trainer = configured_trainer(model, weights, settings, stage, mesh)
     windows = abstract_batch(
         mesh,
         batch_size=batch,
