@@ -324,8 +324,8 @@ def climatology(
     settings = {
         "method": method,
         "window_days": window_days,
-        "statistics": statistics.replace(" ", "").split(","),
-        "quantiles": [_number(text) for text in quantiles.replace(" ", "").split(",") if text],
+        "statistics": _words(statistics),
+        "quantiles": [_number(word, "--quantiles", "0.1,0.9") for word in _words(quantiles)],
     }
     try:
         ClimatologyConfig.model_validate(settings)
@@ -349,44 +349,159 @@ def climatology(
         _wrote(target)
 
 
-@app.command(**_STORES)
+@app.command(**_JOB)
 def score(
+    context: typer.Context,
     forecast: Annotated[str, typer.Argument(metavar="FORECAST", help="Store in WeatherBench 2's forecast layout.")],
     truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Store of the same variables on the same grid.")],
     target: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.nc", help="netCDF file to write.")],
     climatology: Annotated[
         str | None, typer.Option(metavar="STORE", help="Climatology by hour and dayofyear; acc needs one.")
     ] = None,
-    region: Annotated[list[str] | None, typer.Option(help="Region to average over; repeatable.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="rmse, mse, mae, bias or acc; repeatable.")] = None,
+    scored: Annotated[
+        Literal["model", "persistence", "climatology"],
+        typer.Option("--forecast", help="Score a baseline instead, at the times and leads of FORECAST."),
+    ] = "model",
+    metrics: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="E.g. mse,acc,crps; docs/evaluation.md lists all.")
+    ] = None,
+    regions: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="E.g. global,tropics,europe_land; five by default.")
+    ] = None,
+    variables: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Variables; all by default.")] = None,
+    levels: Annotated[str | None, typer.Option(metavar="HPA,HPA", help="Levels; all by default.")] = None,
+    leads: Annotated[str | None, typer.Option(metavar="FIRST:LAST:STEP", help="E.g. 0h:240h:6h or 1d,3d,5d.")] = None,
+    initial_times: Annotated[
+        str | None, typer.Option(metavar="FIRST:LAST:STEP", help="E.g. 2020-02-26:2020-03-01; both included.")
+    ] = None,
     skipna: Annotated[
         bool, typer.Option("--skipna", help="Leave missing points out of averages; else an average is missing too.")
     ] = False,
+    temporal: Annotated[bool, typer.Option("--temporal", help="Every single forecast, no mean over them.")] = False,
+    spatial: Annotated[bool, typer.Option("--spatial", help="Maps: a mean over forecasts, none over space.")] = False,
+    by_valid: Annotated[bool, typer.Option("--by-valid", help="The axis time of FORECAST holds valid times.")] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE", help="Skill against persistence, climatology or another forecast store; repeatable."
+        ),
+    ] = None,
+    block_hours: Annotated[float, typer.Option(help="Blocks of initial times that skill is resampled by.")] = 72.0,
+    quantiles: Annotated[
+        str, typer.Option(metavar="Q,Q", help="Of the climatology: thresholds of brier_score, ignorance_score, rps.")
+    ] = "",
+    threshold_method: Annotated[
+        Literal["quantile", "gaussian_quantile"], typer.Option(help="Quantiles, or those of its mean and spread.")
+    ] = "quantile",
+    bins: Annotated[int | None, typer.Option(min=1, help="Bins of rank_histogram; members and one by default.")] = None,
+    backend: Annotated[
+        Literal["spherecast", "weatherbench2"], typer.Option(help="Whose code; the official package where installed.")
+    ] = "spherecast",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; one a processor, up to four.")] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option("--runner", help="Score as a job on this runner of Apache Beam. What follows -- goes to it."),
+    ] = None,
     overwrite: _Overwrite = False,
 ) -> None:
-    """Score any forecast in WeatherBench 2's layout with its metrics.
+    """Score any forecast, or ensemble, in WeatherBench 2's layout with its metrics and more.
 
-    Reads the forecast, the truth and perhaps a climatology. Writes netCDF: each field by metric, region, lead time and
-    level.
+    Reads the forecast, the truth and perhaps a climatology. Writes netCDF in WeatherBench 2's result layout: each field
+    by metric, region, lead time and level. Forecasts without truth are left out and counted.
 
-    Example: `spherecast score forecast.zarr era5.zarr -o scores.nc --climatology climatology.zarr`
+    Example: `spherecast score forecast.zarr era5.zarr -o scores.nc --climatology climatology.zarr --leads 0h:240h:24h`
     """
-    stores = [forecast, truth, *([climatology] if climatology else [])]
-    regions = {"regions": region} if region else {}
-    fingerprint = _fingerprint("metrics", stores, metrics=metric, skipna=skipna, **regions)
-    if _needed(target, fingerprint, overwrite):
-        from pipeline.evaluate import score_store
+    from pipeline.scoring.request import Bootstrap
+    from transforms.selections import parse_leads, parse_times
 
-        score_store(
+    if temporal and spatial:
+        raise InputError("--temporal, --spatial: are two kinds of result. Give one of them.")
+    baselines, others = [], {}
+    for name in against or []:
+        if name in ("persistence", "climatology"):
+            baselines.append(name)
+        else:
+            label = Path(name.rstrip("/")).stem
+            baselines.append(label)
+            others[label] = name
+    stores = [forecast, truth, *([climatology] if climatology else []), *others.values()]
+    chosen = {
+        "average": "temporal" if temporal else "spatial" if spatial else "mean",
+        "skipna": skipna,
+        "by_valid": by_valid,
+        "initial_times": parse_times(initial_times) if initial_times else None,
+        "leads": parse_leads(leads) if leads else None,
+        "variables": tuple(_words(variables)) if variables else None,
+        "levels": tuple(_number(word, "--levels", "500,850") for word in _words(levels)) if levels else None,
+        "quantiles": tuple(_number(word, "--quantiles", "0.1,0.9") for word in _words(quantiles)),
+        "threshold_method": threshold_method,
+        "bins": bins,
+    }
+    wanted = {"metrics": _words(metrics) if metrics else None, "regions": _words(regions) if regions else None}
+    fingerprint = _fingerprint(
+        "metrics",
+        stores,
+        system=scored,
+        against=baselines,
+        block_hours=block_hours,
+        backend=backend,
+        **wanted,
+        **chosen,
+    )
+    if _needed(target, fingerprint, overwrite):
+        from pipeline.evaluate import request_of, score_store
+
+        request = request_of(
             forecast,
             truth,
-            target,
-            climatology=climatology,
-            metrics=metric,
-            skipna=skipna,
-            fingerprint=fingerprint,
-            **regions,
+            climatology,
+            **{name: values for name, values in wanted.items() if values is not None},
+            systems=(scored,),
+            against=tuple(baselines),
+            others=others,
+            bootstrap=Bootstrap(block_hours),
+            **chosen,
         )
+        options = None if runner is None else _beam_options(runner, context.args)
+        if runner is None and context.args:
+            raise InputError(f"{context.args[0]!r}: options of a runner need --runner.")
+        score_store(request, target, workers=workers, beam_options=options, backend=backend, fingerprint=fingerprint)
+        _wrote(target)
+
+
+@app.command(**_STORES)
+def spectra(
+    forecast: Annotated[str, typer.Argument(metavar="FORECAST", help="Store in WeatherBench 2's forecast layout.")],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Store of the same variables on the same grid.")],
+    target: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.nc", help="netCDF file to write.")],
+    variables: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Variables; all by default.")] = None,
+    levels: Annotated[str | None, typer.Option(metavar="HPA,HPA", help="Levels; all by default.")] = None,
+    leads: Annotated[str, typer.Option(metavar="FIRST:LAST:STEP", help="E.g. 1d,3d,5d or 0h:240h:24h.")] = "1d,3d,5d",
+    initial_times: Annotated[
+        str | None, typer.Option(metavar="FIRST:LAST:STEP", help="E.g. 2020-02-26:2020-03-01; both included.")
+    ] = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Power of forecasts and truth by degree of spherical harmonics: blur, coherence, kinetic energy.
+
+    Reads the forecast and the truth. Writes netCDF: each scalar, and the rotational and the divergent kinetic energy of
+    winds, by lead time, level and degree; and the degree down to which forecasts keep half the power.
+
+    Example: `spherecast spectra forecast.zarr era5.zarr -o spectra.nc --leads 1d,5d,10d`
+    """
+    from transforms.selections import parse_leads, parse_times
+
+    chosen = {
+        "leads": parse_leads(leads),
+        "initial_times": parse_times(initial_times) if initial_times else None,
+        "variables": tuple(_words(variables)) if variables else None,
+        "levels": tuple(_number(word, "--levels", "500,850") for word in _words(levels)) if levels else None,
+    }
+    fingerprint = _fingerprint("spectra", [forecast, truth], **chosen)
+    if _needed(target, fingerprint, overwrite):
+        from pipeline.scoring.spectral_scores import spectra_store
+
+        spectra_store(forecast, truth, target, fingerprint=fingerprint, **chosen)
         _wrote(target)
 
 
@@ -444,11 +559,16 @@ def _years(text: str | None, period: tuple[datetime, datetime] | None) -> tuple[
     return datetime(first, 1, 1), datetime(last, 12, 31, 23, 59, 59)
 
 
-def _number(text: str) -> float:
+def _words(text: str) -> list[str]:
+    """Return the parts between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _number(text: str, option: str, example: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"--quantiles: expected numbers in 0 to 1, e.g. 0.1,0.9; got {text!r}.") from None
+        raise InputError(f"{option}: expected numbers, e.g. {example}; got {text!r}.") from None
 
 
 def _option_faults(error: ValidationError) -> str:

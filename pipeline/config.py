@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from transforms.errors import InputError
+from transforms.metrics import METRICS
 from transforms.variables import VARIABLES, known, wind_pairs
 
 __all__ = ["Config", "apply_override", "list_configs", "load_config", "names_run", "parse_config"]
@@ -285,13 +286,46 @@ class ForecastConfig(Section):
 class EvaluationConfig(Section):
     """Which scores are computed (definitions: WeatherBench 2)."""
 
-    metrics: list[Literal["rmse", "mse", "mae", "bias", "acc"]] = Field(
-        default_factory=lambda: ["rmse", "mse", "mae", "bias", "acc"]
+    metrics: Annotated[list[str], Field(min_length=1)] = Field(
+        default_factory=lambda: ["rmse", "mse", "mae", "bias", "acc"], description="names in docs/evaluation.md"
+    )
+    ensemble_metrics: list[str] = Field(
+        default_factory=lambda: ["crps", "ensemble_stddev", "spread_skill_ratio", "rank_histogram", "energy_score"],
+        description="further metrics of forecasts with members",
     )
     regions: Annotated[list[str], Field(min_length=1)] = Field(
         default_factory=lambda: ["global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"]
     )
-    skipna: bool = False
+    skipna: bool = Field(False, description="leave missing points out of averages; else an average is missing too")
+    against: list[Literal["persistence", "climatology"]] = Field(
+        default_factory=lambda: ["persistence", "climatology"], description="baselines that skill is taken against"
+    )
+    block_hours: Annotated[float, Field(gt=0)] = Field(
+        72.0, description="length of the blocks of initial times that intervals of skill are resampled by"
+    )
+    resamples: PositiveInt = Field(1000, description="draws of an interval of skill")
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list, description="of the climatology: thresholds of brier_score, ignorance_score and rps"
+    )
+    threshold_method: Literal["quantile", "gaussian_quantile"] = Field(
+        "quantile", description="thresholds from the climatology's quantiles, or from its mean and spread"
+    )
+    map_hours: list[PositiveInt] = Field(
+        default_factory=lambda: [24, 72, 120], description="lead times of maps of rmse, bias and skill"
+    )
+    spectra_hours: list[PositiveInt] = Field(
+        default_factory=lambda: [24, 72, 120], description="lead times of spectra, coherence and effective resolution"
+    )
+    spectra_times: PositiveInt = Field(40, description="most initial times that spectra are averaged over")
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> EvaluationConfig:
+        for name in (*self.metrics, *self.ensemble_metrics):
+            if name not in METRICS:
+                raise ValueError(f"metrics: {name} is not known; known are {', '.join(METRICS)}")
+            if METRICS[name].needs == ("quantiles",) and not self.quantiles:
+                raise ValueError(f"metrics: {name} needs evaluation.quantiles, e.g. [0.1, 0.9]")
+        return self
 
 
 class ReportConfig(Section):

@@ -22,15 +22,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from transforms.averaging import RegionalMean
 from transforms.errors import InputError
-from transforms.metrics import RegionalMean
 
 __all__ = [
-    "ENSEMBLE_STATISTICS",
     "brier_score",
     "crps",
     "crps_skill",
@@ -38,9 +37,10 @@ __all__ = [
     "debiased_ensemble_mean_mse",
     "energy_skill",
     "energy_spread",
+    "ensemble_mean",
     "ensemble_mean_mse",
-    "ensemble_statistics",
     "ensemble_variance",
+    "ignorance_score",
     "rank_histogram",
     "ranked_probability_score",
     "spread_skill_ratio",
@@ -82,6 +82,11 @@ def crps_spread(ensemble: np.ndarray, *, skipna: bool = False) -> np.ndarray:
     total = np.sum(np.where(np.isnan(gaps), 0.0, spanning * gaps), axis=_MEMBERS)
     pairs = present * (present - 1) / 2
     return np.divide(total, pairs, out=np.where(present > 0, 0.0, np.nan), where=pairs > 0)
+
+
+def ensemble_mean(ensemble: np.ndarray, *, skipna: bool = False) -> np.ndarray:
+    """Return the mean over members, float64, shape (..., latitude, longitude)."""
+    return _average(ensemble.astype(np.float64), skipna)
 
 
 def ensemble_mean_mse(ensemble: np.ndarray, truth: np.ndarray, *, skipna: bool = False) -> np.ndarray:
@@ -211,6 +216,29 @@ def brier_score(
     )
 
 
+def ignorance_score(
+    ensemble: np.ndarray, truth: np.ndarray, thresholds: np.ndarray, *, skipna: bool = False
+) -> np.ndarray:
+    """Return -log of the share of members on truth's side of each threshold; infinite where there is none.
+
+    Benedetti (2010), Mon. Weather Rev. 138, 203-211.
+
+    Args:
+        thresholds: as in `brier_score`.
+
+    Returns:
+        Array (threshold, ..., latitude, longitude).
+    """
+    scores = []
+    for limit in _fields(thresholds):
+        share = _average(_event(np.greater, ensemble, limit[..., np.newaxis, :, :]), skipna)
+        event = _event(np.greater, truth, limit)
+        with np.errstate(divide="ignore"):
+            # Away from zero minus: a certain forecast that is right costs 0.
+            scores.append(np.abs(np.log(np.where(event == 1, share, 1 - share))) + 0.0 * event)
+    return np.stack(scores)
+
+
 def ranked_probability_score(
     ensemble: np.ndarray, truth: np.ndarray, thresholds: np.ndarray, *, skipna: bool = False
 ) -> np.ndarray:
@@ -228,54 +256,6 @@ def ranked_probability_score(
         )
         for limit in _fields(thresholds)
     )
-
-
-_Means = Callable[[str], np.ndarray]
-
-ENSEMBLE_STATISTICS: dict[str, Callable[[_Means], np.ndarray]] = {
-    "crps": lambda of: of("crps_skill") - 0.5 * of("crps_spread"),
-    "crps_skill": lambda of: of("crps_skill"),
-    "crps_spread": lambda of: of("crps_spread"),
-    "ensemble_mean_mse": lambda of: of("ensemble_mean_mse"),
-    "debiased_ensemble_mean_mse": lambda of: of("debiased_ensemble_mean_mse"),
-    "ensemble_variance": lambda of: of("ensemble_variance"),
-    "energy_score": lambda of: of("energy_skill") - 0.5 * of("energy_spread"),
-    "energy_score_skill": lambda of: of("energy_skill"),
-    "energy_score_spread": lambda of: of("energy_spread"),
-    "ensemble_mean_rmse_sqrt_before_time_avg": lambda of: np.sqrt(of("ensemble_mean_mse")),
-    "ensemble_stddev_sqrt_before_time_avg": lambda of: np.sqrt(of("ensemble_variance")),
-}
-"""WeatherBench 2's statistics of an ensemble, from regional means. Each is a metric as soon as it is averaged."""
-
-
-def ensemble_statistics(
-    names: Sequence[str], ensemble: np.ndarray, truth: np.ndarray, mean: RegionalMean, *, skipna: bool = False
-) -> dict[str, np.ndarray]:
-    """Return the named statistics of a scalar field, each of shape (region, ...), float64.
-
-    Args:
-        names: of `ENSEMBLE_STATISTICS`.
-        ensemble: shape (..., number, latitude, longitude).
-        truth: shape (..., latitude, longitude), of the valid times.
-        mean: averages over the regions; give both it and this the same `skipna`.
-    """
-    compute: dict[str, Callable[[], np.ndarray]] = {
-        "crps_skill": lambda: mean(crps_skill(ensemble, truth, skipna=skipna)),
-        "crps_spread": lambda: mean(crps_spread(ensemble, skipna=skipna)),
-        "ensemble_mean_mse": lambda: mean(ensemble_mean_mse(ensemble, truth, skipna=skipna)),
-        "debiased_ensemble_mean_mse": lambda: mean(debiased_ensemble_mean_mse(ensemble, truth, skipna=skipna)),
-        "ensemble_variance": lambda: mean(ensemble_variance(ensemble, skipna=skipna)),
-        "energy_skill": lambda: energy_skill([ensemble], [truth], mean, skipna=skipna),
-        "energy_spread": lambda: energy_spread([ensemble], mean, skipna=skipna),
-    }
-    known: dict[str, np.ndarray] = {}
-
-    def of(name: str) -> np.ndarray:
-        if name not in known:
-            known[name] = compute[name]()
-        return known[name]
-
-    return {name: ENSEMBLE_STATISTICS[name](of) for name in names}
 
 
 def _check(ensemble: np.ndarray, truth: np.ndarray) -> None:

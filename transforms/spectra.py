@@ -1,7 +1,7 @@
 """What spectra by degree of spherical harmonics say of a forecast: coherence, lost power, effective resolution.
 
 Spectra have the axes (..., degree), degree l from 0 on. Power and cross spectra are sums of products of coefficients
-and so may be averaged over times, members and chunks; take these ratios of the averages. `pipeline.spectra` makes them.
+and so may be averaged over times, members and chunks; take these ratios of the averages. `pipeline.scoring.spectra` makes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from transforms.errors import InputError
 
-__all__ = ["coherence", "cross_spectrum", "effective_resolution", "power_ratio", "wavelength"]
+__all__ = ["blur_ratio", "coherence", "cross_spectrum", "effective_resolution", "power_ratio", "wavelength"]
 
 _EARTH_RADIUS = 6.371e6
 
@@ -46,6 +46,16 @@ def power_ratio(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the average power of forecasts over that of truth by degree; below 1 they are blurred. NaN for 0 / 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(forecast, np.float64) / truth
+
+
+def blur_ratio(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the mean square gradient of forecasts over that of truth: the sum of l (l + 1) times the power of degree l.
+
+    Small scales weigh most in it. Below 1 forecasts are blurred; shape (...), NaN for 0 / 0.
+    """
+    degree = np.arange(forecast.shape[-1], dtype=np.float64)
+    weight = degree * (degree + 1)
+    return power_ratio(forecast @ weight, truth @ weight)
 
 
 def effective_resolution(measure: np.ndarray, level: float = 0.5, *, first: int = 1) -> np.ndarray:

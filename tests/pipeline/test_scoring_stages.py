@@ -56,14 +56,21 @@ def test_stages_publish_described_artefacts(run):
         assert (description["kind"], description["fingerprint"]) == (kind, fingerprint)
         assert description["period"] == train
         assert description["simulated"] is True
-    assert sorted(path.name for path in run.metrics.iterdir()) == ["climatology.nc", "model.nc", "persistence.nc"]
+    # Maps and spectra are of the configured lead times that the forecast has; it ends at 24 h.
+    expected = ["climatology.nc", "maps.nc", "model.nc", "persistence.nc", "spectra.nc"]
+    assert sorted(path.name for path in run.metrics.iterdir()) == expected
+    for name, kind in (("maps", "metrics"), ("spectra", "spectra")):
+        with xr.open_dataset(run.metrics / f"{name}.nc", decode_timedelta=True) as result:
+            assert read_description(run.metrics / f"{name}.nc")["kind"] == kind
+            assert result.lead_time.values.tolist() == [np.timedelta64(24, "h").astype("timedelta64[ns]").astype(int)]
     for system in evaluate.SYSTEMS:
         description = read_description(run.metrics / f"{system}.nc")
         assert (description["kind"], description["system"], description["fingerprint"]) == ("metrics", system, "c")
         assert description["simulated"] is True
         assert description["initial_times"] == 3
     model = xr.load_dataset(run.metrics / "model.nc", decode_timedelta=True)
-    np.testing.assert_array_equal(model.metric, run.config.evaluation.metrics)
+    assert model.metric.values[:5].tolist() == run.config.evaluation.metrics
+    assert {f"mse_skill_score_vs_{name}" for name in run.config.evaluation.against} < set(model.metric.values.tolist())
     np.testing.assert_array_equal(model.region, run.config.evaluation.regions)
     np.testing.assert_allclose(model.temperature.sel(metric="bias"), 1.0, rtol=1e-6)
     assert np.isfinite(model.temperature.sel(metric="acc")).all()

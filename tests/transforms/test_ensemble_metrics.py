@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from transforms.averaging import RegionalMean
+from transforms.comparison import Comparison
 from transforms.ensemble_metrics import (
-    ENSEMBLE_STATISTICS,
     brier_score,
     crps,
     crps_skill,
@@ -16,21 +17,42 @@ from transforms.ensemble_metrics import (
     energy_skill,
     energy_spread,
     ensemble_mean_mse,
-    ensemble_statistics,
     ensemble_variance,
     rank_histogram,
     ranked_probability_score,
     spread_skill_ratio,
 )
 from transforms.errors import InputError
+from transforms.forecast_statistics import STATISTICS
 from transforms.grids import Grid
-from transforms.metrics import RegionalMean
+from transforms.metrics import METRICS
 from transforms.regions import region_weights
 
 GRID = Grid.equiangular(6, 12, poles=False)
 REGIONS = ["global", "tropics"]
 WEIGHTS = region_weights(REGIONS, GRID)
 MEAN = RegionalMean(WEIGHTS)
+
+
+ENSEMBLE_STATISTICS = (
+    "crps",
+    "crps_skill",
+    "crps_spread",
+    "ensemble_mean_mse",
+    "debiased_ensemble_mean_mse",
+    "ensemble_variance",
+    "energy_score",
+    "energy_score_skill",
+    "energy_score_spread",
+    "ensemble_mean_rmse_sqrt_before_time_avg",
+    "ensemble_stddev_sqrt_before_time_avg",
+)
+
+
+def ensemble_statistics(names, ensemble, truth, mean, *, skipna=False) -> dict[str, np.ndarray]:
+    """Return the metrics of single forecasts, (region, ...)."""
+    case = Comparison((ensemble,), (truth,), members=True, skipna=skipna)
+    return {name: STATISTICS[METRICS[name].statistics[0]].of(case, mean) for name in names}
 
 
 def draw(*shape: int, seed: int = 0, mean: float = 0.0) -> np.ndarray:

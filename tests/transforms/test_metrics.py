@@ -7,21 +7,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from transforms.averaging import RegionalMean, RunningMean
+from transforms.comparison import Comparison
+from transforms.forecast_statistics import STATISTICS, statistics_for
 from transforms.grids import Grid
-from transforms.metrics import (
-    METRICS,
-    RegionalMean,
-    TimeMean,
-    field_statistics,
-    statistics_for,
-    vector_name,
-    vector_statistics,
-)
+from transforms.metrics import METRICS, vector_name
 from transforms.regions import region_weights
 
 GRID = Grid.equiangular(36, 72, poles=False)
 REGIONS = ["global", "tropics", "europe"]
-ALL = list(METRICS)
+ALL = ["rmse", "mse", "mae", "bias", "acc", "rmse_sqrt_before_time_avg"]
 MEAN = RegionalMean(region_weights(REGIONS, GRID))
 
 
@@ -29,8 +24,9 @@ def score(forecast, truth, climatology=None, metrics=ALL, mean=MEAN) -> dict[str
     """Return the metrics of a single forecast."""
     if climatology is None:
         climatology = np.zeros(GRID.shape)
-    statistics = field_statistics(statistics_for(metrics), forecast, truth, climatology, mean)
-    return {name: METRICS[name].finish(statistics[METRICS[name].statistic]) for name in metrics}
+    case = Comparison((forecast,), (truth,), (climatology,))
+    statistics = {name: STATISTICS[name].of(case, mean) for name in statistics_for(metrics)}
+    return {name: METRICS[name].finish(*(statistics[each] for each in METRICS[name].statistics)) for name in metrics}
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -86,15 +82,15 @@ def test_wind_vector_adds_the_squares_and_ignores_rotation():
     u, v, p, q = (noise(seed=seed) for seed in range(4))
     names = statistics_for(ALL, vector=True)
     assert names == ["squared_error", "root_mean_squared_error"]
-    vector = vector_statistics(names, (u, v), (p, q), MEAN)
+    vector = {name: STATISTICS[name].of(Comparison((u, v), (p, q)), MEAN) for name in names}
     np.testing.assert_allclose(vector["squared_error"], score(u, p)["mse"] + score(v, q)["mse"], rtol=1e-12)
     cosine, sine = np.cos(0.7), np.sin(0.7)
 
     def turn(a, b):
         return cosine * a - sine * b, sine * a + cosine * b
 
-    turned = vector_statistics(names, turn(u, v), turn(p, q), MEAN)
-    np.testing.assert_allclose(turned["squared_error"], vector["squared_error"], rtol=1e-12)
+    turned = STATISTICS["squared_error"].of(Comparison(turn(u, v), turn(p, q)), MEAN)
+    np.testing.assert_allclose(turned, vector["squared_error"], rtol=1e-12)
 
 
 def test_vector_names():
@@ -129,30 +125,53 @@ def test_skipna_leaves_a_missing_point_out_of_the_weights():
     assert np.isnan(nothing["mse"]).all()
 
 
+def average(*values, included=None, skipna=False) -> np.ndarray:
+    """Return the average of some forecasts' values, (region, lead, ...)."""
+    included = [True] * len(values) if included is None else included
+    parts = [
+        RunningMean.of(np.asarray(v), np.atleast_1d(i), skipna=skipna) for v, i in zip(values, included, strict=True)
+    ]
+    for part in parts[1:]:
+        parts[0].add(part)
+    return parts[0].result()
+
+
 def test_rmse_takes_the_root_last_and_its_sibling_first():
-    average = {name: TimeMean() for name in ("squared_error", "root_mean_squared_error")}
-    for error in (1.0, 7.0):
-        statistics = field_statistics(list(average), np.full((1, *GRID.shape), error), np.zeros(GRID.shape), None, MEAN)
-        for name, values in statistics.items():
-            average[name].add(values, np.array([True]))
-    assert METRICS["rmse"].finish(average["squared_error"].result())[0, 0] == pytest.approx(5.0)
-    assert average["root_mean_squared_error"].result()[0, 0] == pytest.approx(4.0)
+    cases = [Comparison((np.full((1, *GRID.shape), e),), (np.zeros((1, *GRID.shape)),)) for e in (1.0, 7.0)]
+    for name, expected in {"rmse": 5.0, "rmse_sqrt_before_time_avg": 4.0}.items():
+        (statistic,) = METRICS[name].statistics
+        values = [STATISTICS[statistic].of(case, MEAN) for case in cases]
+        assert METRICS[name].finish(average(*values))[0, 0] == pytest.approx(expected)
 
 
-def test_time_mean_leaves_out_what_is_not_included():
-    mean = TimeMean()
-    mean.add(np.array([[1.0, np.nan]]), np.array([True, False]))
-    mean.add(np.array([[3.0, 5.0]]), np.array([True, True]))
-    np.testing.assert_array_equal(mean.result(), [[2.0, 5.0]])
-    mean.add(np.array([[np.nan, 7.0]]), np.array([True, True]))
-    np.testing.assert_array_equal(mean.result(), [[np.nan, 6.0]])
+def test_running_mean_leaves_out_what_is_not_included():
+    two = average([[1.0, np.nan]], [[3.0, 5.0]], included=[[True, False], [True, True]])
+    np.testing.assert_array_equal(two, [[2.0, 5.0]])
+    three = average(
+        [[1.0, np.nan]], [[3.0, 5.0]], [[np.nan, 7.0]], included=[[True, False], [True, True], [True, True]]
+    )
+    np.testing.assert_array_equal(three, [[np.nan, 6.0]])
 
 
-def test_time_mean_skipna():
-    mean = TimeMean(skipna=True)
-    for value in (2.0, np.nan, 4.0):
-        mean.add(np.array([[value, np.nan]]), np.array([True, True]))
-    np.testing.assert_array_equal(mean.result(), [[3.0, np.nan]])
+def test_running_mean_skipna():
+    values = [[[value, np.nan]] for value in (2.0, np.nan, 4.0)]
+    np.testing.assert_array_equal(average(*values, included=[[True, True]] * 3, skipna=True), [[3.0, np.nan]])
+
+
+def test_pooled_acc_activity_and_their_ratio():
+    climatology, truth = 280 + noise(), noise(seed=1)
+    for factor in (0.5, 2.0):
+        scores = score(
+            climatology + factor * truth, climatology + truth, climatology, ["acc_pooled", "activity", "activity_ratio"]
+        )
+        np.testing.assert_allclose(scores["acc_pooled"], 1.0, rtol=1e-12)
+        np.testing.assert_allclose(scores["activity_ratio"], factor, rtol=1e-12)
+        np.testing.assert_allclose(scores["activity"], factor * np.sqrt(MEAN(truth**2)), rtol=1e-10)
+    # Pooled over two forecasts it weighs each by its activity; averaged it does not.
+    parts = [Comparison((a * truth[None],), (truth[None],), (0 * truth[None],)) for a in (1.0, -3.0)]
+    names = METRICS["acc_pooled"].statistics
+    pooled = METRICS["acc_pooled"].finish(*(average(*(STATISTICS[n].of(p, MEAN) for p in parts)) for n in names))
+    np.testing.assert_allclose(pooled, -2.0 / np.sqrt(2.0 * 10.0), rtol=1e-12)
 
 
 def test_single_forecasts_equal_weatherbench(reference, reference_stores):
@@ -176,12 +195,12 @@ def test_single_forecasts_equal_weatherbench(reference, reference_stores):
         predicted, observed = forecast.isel(time=i), truth.sel(time=valid)
         for name in ("geopotential", "2m_temperature", "specific_humidity"):
             fields = [store[name].values for store in (predicted, observed, normal)]
-            scores = field_statistics(statistics_for(official.metric.values), *fields, mean)
+            case = Comparison(*((field,) for field in fields))
             for metric in official.metric.values:
                 expected = official[name].sel(metric=metric).isel(init_time=i).transpose("region", "lead_time", ...)
                 scale = float(np.abs(expected).max())
                 np.testing.assert_allclose(
-                    scores[METRICS[metric].statistic],
+                    STATISTICS[METRICS[metric].statistics[0]].of(case, mean),
                     expected,
                     rtol=1e-6,
                     atol=1e-9 * scale,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from transforms.averaging import RegionalMean
 from transforms.grids import Grid
-from transforms.metrics import RegionalMean
 from transforms.regions import region_weights
 from transforms.seeps import DRY_THRESHOLD, dry_probability, seeps
 

@@ -10,7 +10,7 @@ import pytest
 
 from model.harmonics import Transform
 from model.quadrature import band_limits, quadrature
-from pipeline.spectra import SphericalSpectra
+from pipeline.scoring.spectra import SphericalSpectra
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.spectra import coherence, effective_resolution, power_ratio
