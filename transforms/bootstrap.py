@@ -47,7 +47,7 @@ def block_numbers(times: np.ndarray, length: np.timedelta64, most: int) -> np.nd
     """
     if length <= np.timedelta64(0):
         raise InputError(f"block_hours: got {length}; expected a positive length.")
-    since = times - times.min()
+    since = (times - times.min()).astype("timedelta64[ns]")
     length = max(length.astype("timedelta64[ns]"), (since.max() // most + np.timedelta64(1, "ns")))
     return (since // length).astype(int)
 

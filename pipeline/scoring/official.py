@@ -125,7 +125,7 @@ def _metric(metrics: ModuleType, name: str, request: Request, stores: Stores) ->
     if name in _ENSEMBLE:
         options["ensemble_dim"] = "number"
     if name in ("acc", "seeps_24hr"):
-        options["climatology"] = xr.open_zarr(request.climatology)
+        options["climatology"] = xr.open_dataset(request.climatology, engine="zarr", chunks={}, consolidated=None)
     pairs = [group for group in stores.groups if len(group) == 2]
     for metric, option, vector in (
         ("mse", "wind_vector_mse", "WindVectorMSE"),

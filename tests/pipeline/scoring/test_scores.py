@@ -137,8 +137,10 @@ def test_order_and_chunks_of_the_stores_change_nothing(broken, tmp_path, average
     assert_same(other, whole)
 
 
-@pytest.mark.parametrize("average", ["mean", "spatial"])
-@pytest.mark.parametrize("options", [[], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]])
+@pytest.mark.parametrize(
+    ("average", "options"),
+    [("mean", ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]), ("spatial", []), ("temporal", [])],
+)
 def test_a_beam_job_says_the_same(broken, tmp_path, monkeypatch, average, options):
     request = broken.request("ensemble", average=average, skipna=True, metrics=("rmse", "crps", "count"))
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 3e4)
