@@ -8,7 +8,6 @@ is bounded by `in_flight`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import logging
 import threading
@@ -41,7 +40,6 @@ __all__ = [
     "beam",
     "count_done",
     "in_flight",
-    "keep_freed_memory_low",
     "require_runner",
     "run_elements",
     "run_job",
@@ -52,7 +50,6 @@ __all__ = [
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
 _DASK_PARTITIONS = ("--dask_npartitions", "--dask_partition_size")
 _MOST_PARTITIONS = 1000
-_M_ARENA_MAX = -8
 
 # A function that Beam has pickled cannot carry the bar of its caller; in the same process it finds it here by job.
 _BARS: dict[str, Progress] = {}
@@ -161,16 +158,6 @@ def in_flight(amount: float, bound: float) -> Iterator[None]:
         yield
     finally:
         _HELD.release(amount)
-
-
-def keep_freed_memory_low() -> None:
-    """Let the threads of this process share two arenas of the C library's allocator, where it is glibc.
-
-    Left to itself every thread gets one that keeps what was freed in it; with the many threads that decode and encode
-    that is as much again as the data, and grows with the length of the job.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 class _Held:

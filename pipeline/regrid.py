@@ -35,7 +35,7 @@ from pipeline.artefacts import (
     source_fingerprint,
     unfinished,
 )
-from pipeline.beam_runner import keep_freed_memory_low, require_runner, run_elements
+from pipeline.beam_runner import require_runner, run_elements
 from pipeline.derive import absent_times, stored_inputs
 from pipeline.objects import Objects, is_url
 from pipeline.prepare import prepare
@@ -51,7 +51,7 @@ from pipeline.store_writing import (
     set_attributes,
     shard_span,
 )
-from pipeline.threads import thread_limit
+from pipeline.threads import keep_freed_memory_low, thread_limit
 from pipeline.validation import KIND as RECORD_KIND
 from pipeline.validation import field_faults, read_record, training_grid
 from transforms.errors import InputError

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pipeline.beam_runner import beam, count_done, in_flight, keep_freed_memory_low
+from pipeline.beam_runner import beam, count_done, in_flight
 from pipeline.objects import Objects
 from pipeline.prepare import prepare
 from pipeline.sources import open_source
 from pipeline.store_writing import StoredArray, round_mantissa
-from pipeline.threads import background
+from pipeline.threads import background, keep_freed_memory_low
 from transforms.regridding import Regridder
 from transforms.timeaxis import as_slice, time_text
 

@@ -5,6 +5,8 @@ Where a runner has as many processes as there are processors, one thread each wa
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -14,9 +16,10 @@ import tensorstore as ts
 
 from transforms.errors import InputError
 
-__all__ = ["THREADS_VARIABLE", "background", "decoding_context", "thread_limit"]
+__all__ = ["THREADS_VARIABLE", "background", "decoding_context", "keep_freed_memory_low", "thread_limit"]
 
 THREADS_VARIABLE = "SPHERECAST_THREADS"
+_M_ARENA_MAX = -8
 
 
 def thread_limit() -> int | None:
@@ -43,6 +46,16 @@ def decoding_context() -> ts.Context:
     limit = thread_limit()
     resources = () if limit is None else ("data_copy_concurrency", "file_io_concurrency")
     return ts.Context({name: {"limit": limit} for name in resources})
+
+
+def keep_freed_memory_low() -> None:
+    """Let the threads of this process share two arenas of the C library's allocator, where it is glibc.
+
+    Left to itself every thread gets one that keeps what was freed in it; with the many threads that decode and encode
+    that is as much again as the data, and grows with the length of the job.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 class _AtOnce(Executor):

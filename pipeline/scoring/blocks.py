@@ -30,6 +30,8 @@ __all__ = ["Block", "Portion", "Scorer"]
 
 _BLOCK_BYTES = 16e6
 """Forecast values read at once: large enough to read well, small enough to stay near the processor."""
+_CASE_BYTES = 4e6
+"""Of one initial time: what is made of it takes some ten times as much."""
 
 
 _PORTION_BYTES = 128e6
@@ -81,9 +83,8 @@ class Scorer:
         stores, blocks = self.stores, []
         for group in portion.groups:
             each = max(stores.model[name].nbytes for name in stores.groups[group]) / stores.samples.position.size
-            affordable = max(1, int(_BLOCK_BYTES / each))
-            span = min(len(portion.leads), affordable)
-            batch = max(1, affordable // span)
+            span = min(len(portion.leads), max(1, int(min(_CASE_BYTES, _BLOCK_BYTES) / each)))
+            batch = max(1, int(_BLOCK_BYTES / (each * span)))
             for lead in portion.leads[::span]:
                 leads = (lead, min(lead + span, portion.leads.stop))
                 for time in portion.times[::batch]:

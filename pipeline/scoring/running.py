@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pipeline.progress import progress
 from pipeline.scoring.blocks import Block, Scorer
 from pipeline.scoring.tally import Tally
+from pipeline.threads import keep_freed_memory_low
 
 __all__ = ["score_here"]
 
@@ -24,6 +25,7 @@ def score_here(scorer: Scorer, blocks: Sequence[Block], workers: int = 1) -> Tal
     Args:
         workers: threads; each holds one block.
     """
+    keep_freed_memory_low()
     tally = Tally()
     with progress(_TASK, len(blocks)) as bar:
         if workers == 1:
