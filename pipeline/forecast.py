@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, read_description, require, source_fingerprint
+from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, require, store_identity
 from pipeline.checkpoints import Choice, ForecasterSpec, load_trained
 from pipeline.config import PerturbationConfig
 from pipeline.forecast_writing import forecast_content, lay_out
 from pipeline.initial_states import InitialStates, initial_histories
 from pipeline.integration import Integration
 from pipeline.layout import StateLayout
-from pipeline.objects import Objects, is_url
+from pipeline.objects import Objects
 from pipeline.perturbations import Perturbations
 from pipeline.runs import Run
 from pipeline.stores import description_of, grid_of, open_store, period_of, valid_times
@@ -73,7 +73,7 @@ def forecast_store(
     period: tuple[datetime, datetime] | None = None,
     every_hours: int | None = None,
     lead_hours: int = 120,
-    leads: Sequence[int] | None = None,
+    leads: Sequence[float] | None = None,
     variables: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
     members: int = 1,
@@ -152,7 +152,7 @@ def forecast_store(
     )
     perturbed = settings.model_dump(mode="json") if members > 1 else None
     digests = [model.digest for model in models]
-    job = digest([digests, _identity(states), initial.tolist(), work.steps, work.channels, chosen, perturbed])
+    job = digest([digests, store_identity(states), initial.tolist(), work.steps, work.channels, chosen, perturbed])
     description = describe(
         "forecast",
         fingerprint,
@@ -183,7 +183,7 @@ def forecast_store(
     logger.info("%s: %s of %s", target, counts, ", ".join(content.data_vars))
 
 
-def _steps(spec: ForecasterSpec, lead_hours: int, leads: Sequence[int] | None) -> list[int]:
+def _steps(spec: ForecasterSpec, lead_hours: int, leads: Sequence[float] | None) -> list[int]:
     """Numbers of steps after which a state is written, ascending."""
     step = spec.time_step_hours
     if leads is None:
@@ -218,9 +218,3 @@ def _numbers(count: int, numbers: Sequence[int] | None) -> list[int]:
     if wrong:
         raise InputError(f"number: {wrong[0]}; the ensemble has members 0 to {count - 1}. Choose among these.")
     return list(range(count)) if numbers is None else sorted(set(numbers))
-
-
-def _identity(states: str | Path) -> Any:
-    """What tells a store from others: what it says it was made from, or where it is and what its files are."""
-    made_from = None if is_url(states) else (read_description(states) or {}).get("fingerprint")
-    return made_from or [str(states), source_fingerprint(str(states))]
