@@ -110,7 +110,7 @@ class Integration:
             places = [(time, member) for time in range(len(self.initial)) for member in own]
             devices = 1 if self.mesh is None else self.mesh.size
             length = -(-min(size, len(places)) // devices) * devices
-            for first in range(0, len(places), length):
+            for first in range(0, len(places), max(length, 1)):
                 yield Batch(model, places[first : first + length], length)
 
     def block_steps(self, size: int, memory: float, written: float = 0.0) -> int:

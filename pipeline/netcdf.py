@@ -46,7 +46,7 @@ def _write_coordinate(file: netCDF4.Dataset, name: str, coordinate: xr.DataArray
         if values.dtype.kind == "M":
             attributes["calendar"] = "proleptic_gregorian"
         values = (values - origin) // np.timedelta64(1, unit)
-    variable = file.createVariable(name, values.dtype, coordinate.dims)
+    variable = file.createVariable(name, values.dtype.name, coordinate.dims)
     variable.setncatts(attributes)
     variable[:] = values
 
@@ -55,7 +55,14 @@ def _copy(file: netCDF4.Dataset, name: str, variable: xr.DataArray, bar) -> None
     field = variable.dtype.itemsize * math.prod(variable.shape[-2:])
     chunk = (*[1] * (variable.ndim - 2), *variable.shape[-2:])
     target = file.createVariable(
-        name, variable.dtype, variable.dims, zlib=True, complevel=1, shuffle=True, chunksizes=chunk, fill_value=np.nan
+        name,
+        variable.dtype.name,
+        variable.dims,
+        zlib=True,
+        complevel=1,
+        shuffle=True,
+        chunksizes=chunk,
+        fill_value=np.nan,
     )
     target.setncatts(variable.attrs)
     lead = max(1, int(_PIECE_BYTES / (field * math.prod(variable.shape[2:-2]))))
