@@ -44,7 +44,7 @@ def gaussian_spectrum(degrees: int, length_km: float, lowest: int = 1) -> np.nda
     ell = np.arange(degrees, dtype=np.float64)
     exponent = -0.5 * ell * (ell + 1) * (length_km / EARTH_RADIUS_KM) ** 2
     # Relative to the lowest degree, or all would underflow for lengths beyond the sphere.
-    return _normalised((2 * ell + 1) * np.exp(exponent - exponent[min(lowest, degrees - 1)]), lowest)
+    return _normalised((2 * ell + 1) * np.exp(np.minimum(exponent - exponent[min(lowest, degrees - 1)], 0.0)), lowest)
 
 
 def power_law_spectrum(degrees: int, slope: float, lowest: int = 1) -> np.ndarray:

@@ -283,7 +283,9 @@ def load_trained(choices: Sequence[Choice]) -> list[Trained]:
                     f"{choice}: its {what} differ from those of {choices[0]}; members of one forecast need the same. "
                     "Forecast with each by itself."
                 )
-        loaded.append(Trained(spec, *nnx.split(forecaster), values.hexdigest()))
+        graph, state = nnx.split(forecaster)
+        # The variables of `state` are the forecaster's, which the next checkpoint changes; the arrays stay as they are.
+        loaded.append(Trained(spec, graph, jax.tree.map(lambda leaf: leaf, state), values.hexdigest()))
     return loaded
 
 
