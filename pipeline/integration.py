@@ -7,16 +7,17 @@ same members, so that rounding does not depend on where a forecast was stopped.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from model.sharding import make_mesh
+from model.training import replicated
 from pipeline.checkpoints import ForecasterSpec, Trained
 from pipeline.forecast_writing import ForecastStore, GroupWriting, Place
 from pipeline.initial_states import InitialStates
@@ -156,11 +157,15 @@ class Integration:
         ):
             bar.update(0, "compiling")
             waiting: deque[Future] = deque()
+            model, arrays = None, None
             for batch in batches:
+                if batch.model is not model:
+                    model, arrays = batch.model, replicated(batch.model.state, self.mesh)
                 places = [None if resumed and store.finished(place) else place for place in batch.places]
                 if any(place is not None for place in places):
                     writing = GroupWriting(store, places, [self._label(place) for place in batch.places], rows, pool)
-                    self._integrate(programs[id(batch.model.graph)], length, batch, writing, consumer, waiting)
+                    program = partial(programs[id(model.graph)], arrays)
+                    self._integrate(program, length, batch, writing, consumer, waiting)
                     waiting.append(consumer.submit(writing.finish))
                 last = self.initial[batch.places[-1][0]]
                 done = len(places), f"{np.datetime_as_string(last, 'h')} UTC"
@@ -192,7 +197,7 @@ class Integration:
 
     def _integrate(
         self,
-        program: Program,
+        program: Callable[[np.ndarray | jax.Array, np.ndarray], tuple[jax.Array, Block]],
         length: int,
         batch: Batch,
         writing: GroupWriting,
@@ -212,7 +217,7 @@ class Integration:
             forcings = self.forcings(batch, first, length)
             while len(waiting) >= _WAITING:
                 waiting.popleft().result()
-            history, block = program(batch.model.state, history, forcings)
+            history, block = program(history, forcings)
             waiting.append(consumer.submit(self._write, block, first, writing))
 
     def _write(self, block: Block, first: int, writing: GroupWriting) -> None:

@@ -18,7 +18,7 @@ from tests.pipeline.test_train import make_run
 
 TIMES = [datetime(2001, 2, 1, hour) for hour in (0, 6, 12, 18)]
 JOBS = {
-    # Batches of 8 and 4 members, of 8 and 2, and less than a member for each device.
+    # Twelve members in batches of 8, the last half empty; in one of 16; and four members on eight devices.
     "even": {"members": 3, "batch_size": 8},
     "more": {"members": 3, "batch_size": 10},
     "few": {"numbers": [1], "members": 3, "variables": ["geopotential"]},
