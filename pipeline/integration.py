@@ -130,8 +130,9 @@ class Integration:
         held = plane * fields * self.histories.shape[1] + size * written
         return block_length(self.steps[-1], plane * (fields + forcings), memory - held)
 
+    @cached_property
     def programs(self) -> dict[int, Program]:
-        """Return the program of each graph, by its identity; they are compiled when first called."""
+        """The program of each graph, by its identity; they are compiled when first called."""
         everything = self.channels == list(range(len(self._spec.layout.fields)))
         channels = None if everything else np.array(self.channels)
         return {id(model.graph): block_program(model.graph, channels, self.mesh) for model in self.models}
@@ -148,7 +149,6 @@ class Integration:
         largest = max(batch.size for batch in batches)
         length = self.block_steps(largest, memory, sum(array.value_bytes for array in store.arrays.values()))
         rows = {step: row for row, step in enumerate(self.steps)}
-        programs = self.programs()
         writers = 1 if thread_limit() == 1 else _WRITERS
         with (
             progress("forecast", sum(len(batch.places) for batch in batches)) as bar,
@@ -164,7 +164,7 @@ class Integration:
                 places = [None if resumed and store.finished(place) else place for place in batch.places]
                 if any(place is not None for place in places):
                     writing = GroupWriting(store, places, [self._label(place) for place in batch.places], rows, pool)
-                    program = partial(programs[id(model.graph)], arrays)
+                    program = partial(self.programs[id(model.graph)], arrays)
                     self._integrate(program, length, batch, writing, consumer, waiting)
                     waiting.append(consumer.submit(writing.finish))
                 last = self.initial[batch.places[-1][0]]
