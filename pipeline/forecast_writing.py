@@ -25,8 +25,8 @@ __all__ = ["ForecastStore", "GroupWriting", "Place", "forecast_content", "foreca
 
 logger = logging.getLogger(__name__)
 
-_SHARD_BYTES = 8e6
-"""Values in one object at most, where a lead is not larger: one for every variable and initial time is held."""
+_SHARD_BYTES = 2e6
+"""Values in one object at most, where a lead is not larger: one for every variable and member of a batch is held."""
 _CHUNK_BYTES = 1e6
 _LEAD = 1
 _MEMBER = 2

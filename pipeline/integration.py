@@ -156,7 +156,8 @@ class Integration:
             ThreadPoolExecutor(writers) as pool,
         ):
             bar.update(0, "compiling")
-            waiting: deque[Future] = deque()
+            writes: deque[Future] = deque()
+            others: list[Future] = []
             model, arrays = None, None
             for batch in batches:
                 if batch.model is not model:
@@ -165,12 +166,12 @@ class Integration:
                 if any(place is not None for place in places):
                     writing = GroupWriting(store, places, [self._label(place) for place in batch.places], rows, pool)
                     program = partial(self.programs[id(model.graph)], arrays)
-                    self._integrate(program, length, batch, writing, consumer, waiting)
-                    waiting.append(consumer.submit(writing.finish))
+                    self._integrate(program, length, batch, writing, consumer, writes)
+                    others.append(consumer.submit(writing.finish))
                 last = self.initial[batch.places[-1][0]]
                 done = len(places), f"{np.datetime_as_string(last, 'h')} UTC"
-                waiting.append(consumer.submit(bar.advance, *done))
-            for future in waiting:
+                others.append(consumer.submit(bar.advance, *done))
+            for future in (*writes, *others):
                 future.result()
 
     def history(self, batch: Batch) -> np.ndarray:
@@ -202,7 +203,7 @@ class Integration:
         batch: Batch,
         writing: GroupWriting,
         consumer: Executor,
-        waiting: deque[Future],
+        writes: deque[Future],
     ) -> None:
         history = self.history(batch)
         for member, states in enumerate(history[: writing.size]):
@@ -210,15 +211,15 @@ class Integration:
             if bad.any():
                 writing.stop(member, f"{self._name(np.argmax(bad))} has missing values in the initial state")
         if self.steps[0] == 0:
-            waiting.append(consumer.submit(writing.add, 0, self.kept.unpack(history[:, 0, self.channels])))
+            writes.append(consumer.submit(writing.add, 0, self.kept.unpack(history[:, 0, self.channels])))
         for first in range(0, self.steps[-1], length):
             if writing.stopped:
                 break
             forcings = self.forcings(batch, first, length)
-            while len(waiting) >= _WAITING:
-                waiting.popleft().result()
+            while len(writes) >= _WAITING:
+                writes.popleft().result()
             history, block = program(history, forcings)
-            waiting.append(consumer.submit(self._write, block, first, writing))
+            writes.append(consumer.submit(self._write, block, first, writing))
 
     def _write(self, block: Block, first: int, writing: GroupWriting) -> None:
         finite, states = np.asarray(block.finite), np.asarray(block.states)
