@@ -303,14 +303,82 @@ def forecast(
     runs_dir: _RunsDir = Path("runs"),
     name: _Name = None,
     force: _Force = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="Write there instead, .zarr (path or address) or .nc; see below."
+        ),
+    ] = None,
+    initial_times: Annotated[
+        str | None,
+        typer.Option(metavar="TIMES", help="E.g. 2020-01-01T12,2020-02-01:2020-02-28:12h; the test period's."),
+    ] = None,
+    leads: Annotated[
+        str | None, typer.Option(metavar="LEADS", help="E.g. 0h:240h:6h or 1d,3d,5d; the configuration's.")
+    ] = None,
+    variable: Annotated[list[str] | None, typer.Option(help="Variable to write; repeatable. All.")] = None,
+    level: Annotated[list[int] | None, typer.Option(help="Level to write, hPa; repeatable. All.")] = None,
+    states: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Where forecasts start from; the run's training store.")
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Members from each checkpoint, the first not perturbed.")
+    ] = None,
+    number: Annotated[list[int] | None, typer.Option(help="Member to write; repeatable. All.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHICH", help="latest, best, a number of updates, RUN or RUN@WHICH; repeatable."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output path.")] = False,
 ) -> None:
-    """Forecast from every initial time of a run's test period.
+    """Forecast from every initial time of a run's test period; with --output, from any initial times to any place.
 
-    Reads checkpoints/ and training.zarr of the run, writes forecast.zarr in WeatherBench 2's layout.
+    Reads checkpoints/ and training.zarr of the run, writes forecast.zarr in WeatherBench 2's layout. With --output it
+    changes nothing in the run, reads --states instead, and goes on with what the same command left unfinished;
+    docs/forecasts.md tells of ensembles.
 
-    Example: `spherecast forecast runs/quickstart forecast.lead_hours=240`
+    Example: `spherecast forecast runs/quickstart -o storm.nc --initial-times 2003-01-01:2003-01-05:12h --members 10`
     """
-    _single("forecast", configuration, overrides, runs_dir, name, force)
+    elsewhere = {
+        "--initial-times": initial_times,
+        "--leads": leads,
+        "--variable": variable,
+        "--level": level,
+        "--states": states,
+        "--members": members,
+        "--number": number,
+        "--checkpoint": checkpoint,
+        "--overwrite": overwrite,
+    }
+    if target is None:
+        for option in (option for option, value in elsewhere.items() if value):
+            raise InputError(
+                f"{option}: needs --output. The run's own forecast.zarr is what its configuration says: change "
+                "forecast.* there, as in forecast.lead_hours=240, or give -o OUT.zarr."
+            )
+        _single("forecast", configuration, overrides, runs_dir, name, force)
+        return
+    if force:
+        raise InputError("--force: is for the run's own forecast.zarr. With --output, give --overwrite.")
+    from pipeline.forecast_command import forecast_to
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    written = forecast_to(
+        _locate(configuration, None, runs_dir, name)[1],
+        target,
+        overrides=overrides or [],
+        initial_times=initial_times,
+        leads=leads,
+        variables=variable,
+        levels=level,
+        states=states,
+        members=members,
+        numbers=number,
+        checkpoints=checkpoint,
+        overwrite=overwrite,
+    )
+    message = f"Wrote {target}" if written else f"Nothing to do: {target} is up to date."
+    Console(stderr=not written).print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(**_STEPS)

@@ -32,6 +32,7 @@ __all__ = [
     "refuse_other",
     "require",
     "source_fingerprint",
+    "store_identity",
     "unfinished",
     "working_path",
     "write_description",
@@ -224,6 +225,16 @@ def source_fingerprint(path: str, storage_options: dict[str, Any] | None = None)
     mapper = fsspec.get_mapper(path, **(storage_options or {}))
     documents = {name: mapper[name].hex() for name in ("zarr.json", ".zmetadata", ".zattrs") if name in mapper}
     return digest([path, documents])
+
+
+def store_identity(path: str | Path) -> Any:
+    """Return what tells a store from others: what it says it was made from, or where it is and what its files are.
+
+    Raises:
+        InputError: nothing is at `path`.
+    """
+    made_from = None if is_url(path) else (read_description(path) or {}).get("fingerprint")
+    return made_from or [str(path), source_fingerprint(str(path))]
 
 
 def _publishing_in_place(url: str, keep_partial: bool, options: dict[str, Any]) -> Iterator[str]:

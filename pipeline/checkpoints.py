@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,33 @@ from orbax.checkpoint import checkpoint_managers as managers
 from model.forecaster import Forecaster, Normalisation
 from model.network import Level, NetworkConfig
 from model.training import TrainState
-from pipeline.artefacts import require
+from pipeline.artefacts import digest, require
 from pipeline.config import ModelConfig
 from pipeline.layout import StateLayout
+from transforms.errors import InputError
 from transforms.forcings import forcing_names
 from transforms.grids import Grid
 
-__all__ = ["CheckpointStore", "ForecasterSpec", "load_forecaster"]
+__all__ = ["CheckpointStore", "Choice", "ForecasterSpec", "Trained", "load_forecaster", "load_trained"]
 
 SPEC_FILE = "forecaster.json"
+_STATICS_FILE = "statics.npy"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One checkpoint of a training.
+
+    Attributes:
+        folder: of its checkpoints.
+        which: ``latest``, ``best`` or a number of updates.
+    """
+
+    folder: Path
+    which: str | int = "latest"
+
+    def __str__(self) -> str:
+        return f"{self.folder}@{self.which}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +109,7 @@ class ForecasterSpec:
             "statics": self.statics,
         }
         (directory / SPEC_FILE).write_text(json.dumps(value, indent=1) + "\n")
-        np.save(directory / "statics.npy", self.static_fields)
+        np.save(directory / _STATICS_FILE, self.static_fields)
 
     @classmethod
     def load(cls, directory: Path) -> ForecasterSpec:
@@ -102,8 +122,24 @@ class ForecasterSpec:
             ModelConfig.model_validate(value["model"]),
             Normalisation(**{key: np.array(array) for key, array in value["normalisation"].items()}),
             tuple(value["statics"]),
-            np.load(directory / "statics.npy"),
+            np.load(directory / _STATICS_FILE),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained forecaster in inference mode, to be merged from its parts.
+
+    Attributes:
+        graph: its static part; one object for all of equal specification.
+        state: all its arrays.
+        digest: of the trained values and of what they belong to.
+    """
+
+    spec: ForecasterSpec
+    graph: nnx.GraphDef
+    state: nnx.State
+    digest: str
 
 
 class CheckpointStore:
@@ -198,25 +234,75 @@ class CheckpointStore:
         self._manager.close()
 
 
-def load_forecaster(checkpoints: Path, *, best: bool = False) -> tuple[Forecaster, ForecasterSpec]:
+def load_forecaster(checkpoints: Path, which: str | int = "latest") -> tuple[Forecaster, ForecasterSpec]:
     """Return the trained forecaster (its averaged parameters, in inference mode) and its specification.
 
     Args:
-        best: take the checkpoint of the smallest validation loss, where one has it, instead of the latest.
+        which: ``latest``; ``best``, that of the smallest validation loss, or the latest where none has one; or a number
+            of updates.
 
     Raises:
-        InputError: no published checkpoint is there.
+        InputError: no published checkpoint is there, or not that one.
     """
     require(checkpoints, "checkpoint", "run `spherecast train` first")
     spec = ForecasterSpec.load(checkpoints)
     forecaster = spec.build()
-    store = CheckpointStore(checkpoints)
-    update = store.best() if best else None
-    trained = store.restore_average(nnx.state(forecaster, nnx.Param), nnx.state(forecaster, nnx.BatchStat), update)
-    nnx.update(forecaster, *trained)
     forecaster.eval()
-    store.close()
+    _restore(forecaster, checkpoints, which)
     return forecaster, spec
+
+
+def load_trained(choices: Sequence[Choice]) -> list[Trained]:
+    """Return the forecasters of some checkpoints, those of equal specification with one graph and one set of tables.
+
+    Raises:
+        InputError: as `load_forecaster`, or they differ in grid, variables, levels or time step.
+    """
+    built: dict[str, tuple[Forecaster, ForecasterSpec]] = {}
+    loaded = []
+    for choice in choices:
+        require(choice.folder, "checkpoint", "run `spherecast train` first")
+        statics = (choice.folder / _STATICS_FILE).read_bytes()
+        identity = digest([json.loads((choice.folder / SPEC_FILE).read_text()), hashlib.sha256(statics).hexdigest()])
+        if identity not in built:
+            built[identity] = load_forecaster(choice.folder, choice.which)
+        else:
+            _restore(built[identity][0], choice.folder, choice.which)
+        forecaster, spec = built[identity]
+        values = hashlib.sha256(identity.encode())
+        for leaf in jax.tree.leaves(nnx.state(forecaster, nnx.Param, nnx.BatchStat)):
+            values.update(np.ascontiguousarray(leaf).tobytes())
+        first = loaded[0].spec if loaded else spec
+        for what, got, expected in (
+            ("variables and levels", spec.layout.fields, first.layout.fields),
+            ("time step", spec.time_step_hours, first.time_step_hours),
+            ("grid", spec.grid.matches(first.grid), True),
+        ):
+            if got != expected:
+                raise InputError(
+                    f"{choice}: its {what} differ from those of {choices[0]}; members of one forecast need the same. "
+                    "Forecast with each by itself."
+                )
+        graph, state = nnx.split(forecaster)
+        # The variables of `state` are the forecaster's, which the next checkpoint changes; the arrays stay as they are.
+        loaded.append(Trained(spec, graph, jax.tree.map(lambda leaf: leaf, state), values.hexdigest()))
+    return loaded
+
+
+def _restore(forecaster: Forecaster, checkpoints: Path, which: str | int) -> None:
+    """Give a forecaster the averaged parameters of a checkpoint."""
+    store = CheckpointStore(checkpoints)
+    try:
+        update = {"latest": None, "best": store.best()}.get(which, which)
+        if update is not None and update not in store.updates():
+            raise InputError(
+                f"{checkpoints}: no checkpoint after {update} updates is kept; there are "
+                f"{', '.join(map(str, store.updates()))}. Choose one of these, latest or best."
+            )
+        trained = store.restore_average(nnx.state(forecaster, nnx.Param), nnx.state(forecaster, nnx.BatchStat), update)
+    finally:
+        store.close()
+    nnx.update(forecaster, *trained)
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

@@ -349,6 +349,69 @@ def climatology(
         _wrote(target)
 
 
+@app.command(**_STORES)
+def baseline(
+    kind: Annotated[
+        Literal["persistence", "climatology", "damped-anomaly"],
+        typer.Argument(
+            metavar="KIND", help="persistence, climatology, or damped-anomaly: the anomaly fades into climatology."
+        ),
+    ],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Store of fields over time, of the initial states.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Path or address to write.")],
+    initial_times: Annotated[
+        str, typer.Option(metavar="TIMES", help="E.g. 2020-01-01T12,2020-02-01:2020-02-28:12h.", show_default=False)
+    ],
+    leads: Annotated[str, typer.Option(metavar="LEADS", help="E.g. 6h:240h:6h or 1d,3d,5d.", show_default=False)],
+    climatology: Annotated[
+        str | None, typer.Option(metavar="STORE", help="By hour and dayofyear; all but persistence need one.")
+    ] = None,
+    train_period: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST:LAST", help="Times from which damping is estimated; by default the climatology's."),
+    ] = None,
+    variable: Annotated[list[str] | None, typer.Option(help="Variable to write; repeatable. All by default.")] = None,
+    level: Annotated[list[int] | None, typer.Option(help="Level to write, hPa; repeatable. All by default.")] = None,
+    memory_mb: _Memory = 1024,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Write a baseline forecast in WeatherBench 2's layout, to be scored beside a model's.
+
+    Reads the states at the initial times and, by kind, the climatology and the training period. Writes zarr.
+
+    Example: `spherecast baseline persistence era5.zarr still.zarr --initial-times 2020-01-01:2020-12-31 --leads 6h:240h:6h`
+    """
+    from transforms.selections import parse_leads, parse_times
+
+    if kind == "persistence" and climatology is not None:
+        raise InputError("--climatology: persistence uses none. Leave it out, or choose damped-anomaly.")
+    if kind != "damped-anomaly" and train_period is not None:
+        raise InputError(f"--train-period: {kind} estimates nothing. Leave it out, or choose damped-anomaly.")
+    chosen = {
+        "initial_times": parse_times(initial_times),
+        "leads": parse_leads(leads),
+        "train_period": None if train_period is None else parse_times(train_period, "--train-period"),
+    }
+    stores = [truth, *([climatology] if climatology else [])]
+    asked = {"initial_times": initial_times, "leads": leads, "train_period": train_period}
+    fingerprint = _fingerprint("baseline", stores, kind=kind, variables=variable, levels=level, **asked)
+    if _needed(target, fingerprint, overwrite):
+        from pipeline.baselines import baseline_store
+
+        baseline_store(
+            kind,
+            truth,
+            target,
+            climatology=climatology,
+            variables=variable,
+            levels=level,
+            memory_mb=memory_mb,
+            fingerprint=fingerprint,
+            **chosen,
+        )
+        _wrote(target)
+
+
 @app.command(**_JOB)
 def score(
     context: typer.Context,

@@ -274,6 +274,28 @@ class TrainingConfig(Section):
         return self.lead_weights[min(step, len(self.lead_weights) - 1)] if self.lead_weights else 1.0
 
 
+class PerturbationConfig(Section):
+    """What is added to the initial states of an ensemble's members: isotropic Gaussian random fields."""
+
+    amplitude: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="root mean square, as a fraction of the spread of `relative_to`"
+    )
+    amplitudes: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="the same by variable, in place of amplitude"
+    )
+    relative_to: Literal["tendency", "state"] = Field(
+        "tendency", description="spread of the change over a model step, or of states, in the training period"
+    )
+    spectrum: Literal["gaussian", "power_law"] = "gaussian"
+    length_km: Annotated[float, Field(gt=0)] = Field(1000.0, description="length of correlation, of gaussian")
+    slope: float = Field(-3.0, description="exponent of the power by degree, of power_law")
+    lowest_degree: PositiveInt = Field(1, description="degree below which there is no power")
+    divergent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="share of a wind's power that is divergent; the rest is rotational"
+    )
+    seed: int = 0
+
+
 class ForecastConfig(Section):
     """Which forecasts are made."""
 
@@ -281,6 +303,14 @@ class ForecastConfig(Section):
     every_hours: PositiveInt = Field(12, description="interval between initial times in periods.test")
     batch_size: PositiveInt = Field(8, description="initial times integrated together")
     variables: list[str] | None = Field(None, description="variables written; all by default")
+    members: PositiveInt = Field(
+        1, description="members of an ensemble from each checkpoint, the first not perturbed; 1: no ensemble"
+    )
+    checkpoints: Annotated[list[Literal["latest", "best"] | PositiveInt], Field(min_length=1)] = Field(
+        default_factory=lambda: ["latest"],
+        description="latest, best or numbers of updates; several make members of an ensemble",
+    )
+    perturbation: PerturbationConfig = PerturbationConfig()
 
 
 class EvaluationConfig(Section):
@@ -374,9 +404,13 @@ class Config(Section):
             hours = getattr(self.forecast, key)
             if hours % step:
                 raise ValueError(f"forecast.{key}: {hours} h is not a whole number of {step} h model steps")
-        for name in self.forecast.variables or []:
-            if name not in self.data.variables:
-                raise ValueError(f"forecast.variables: {name} is not among data.variables")
+        for key, names in (
+            ("variables", self.forecast.variables or []),
+            ("perturbation.amplitudes", self.forecast.perturbation.amplitudes),
+        ):
+            for name in names:
+                if name not in self.data.variables:
+                    raise ValueError(f"forecast.{key}: {name} is not among data.variables")
         training = self.training
         if training.lead_weights and not all(
             sum(training.lead_weight(step) for step in range(stage.steps)) > 0 for stage in training.stages

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from model.forecaster import Forecaster
+from model.sharding import DATA_AXIS, WHOLE
 from transforms.errors import InputError
 
 __all__ = ["Block", "Program", "block_length", "block_program"]
@@ -38,8 +39,9 @@ class Block:
     finite: jax.Array
 
 
-Program = Callable[[jax.Array, jax.Array], tuple[jax.Array, Block]]
-"""Takes the history and the forcings of a block's steps, and returns the history for the next block and the block."""
+Program = Callable[[nnx.State, np.ndarray | jax.Array, np.ndarray], tuple[jax.Array, Block]]
+"""Takes the arrays of a forecaster, the history and the forcings of a block's steps, and returns the history for the next
+block and the block."""
 
 
 def block_length(steps: int, step_bytes: float, memory: float) -> int:
@@ -63,27 +65,37 @@ def block_length(steps: int, step_bytes: float, memory: float) -> int:
     return min(lengths, key=lambda length: -steps % length)
 
 
-def block_program(forecaster: Forecaster, channels: np.ndarray | None) -> Program:
+def block_program(graph: nnx.GraphDef, channels: np.ndarray | None, mesh: Mesh | None = None) -> Program:
     """Return the compiled program of a block.
 
     Its history are the states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude), its forcings
     those of its steps, (batch, step, forcing, latitude, longitude).
 
     Args:
+        graph: of a forecaster built without a mesh.
         channels: of the states that are returned; None for all.
+        mesh: devices over which the batch, a multiple of their number, is split. Each works on its share as one device
+            does on a batch of that size, and nothing is exchanged.
     """
-    graph, parameters = nnx.split(forecaster)
-    kept = forecaster.input_steps
 
-    @jax.jit
-    def program(parameters: Any, history: jax.Array, forcings: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        states = nnx.merge(graph, parameters).rollout(history, forcings)
+    def work(state: nnx.State, history: jax.Array, forcings: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        kept = history.shape[1]
+        states = nnx.merge(graph, state).rollout(history, forcings)
         recent = states if kept <= states.shape[1] else jnp.concatenate([history[:, ::-1], states], axis=1)
         finite = jnp.isfinite(states).all(axis=(3, 4))
         return recent[:, -kept:][:, ::-1], states if channels is None else states[:, :, channels], finite
 
-    def run(history: jax.Array, forcings: jax.Array) -> tuple[jax.Array, Block]:
-        history, states, finite = program(parameters, history, forcings)
+    if mesh is None:
+        program, place = jax.jit(work), lambda fields: fields
+    else:
+        split = PartitionSpec(DATA_AXIS)
+        program = jax.jit(
+            jax.shard_map(work, mesh=mesh, in_specs=(WHOLE, split, split), out_specs=split, check_vma=False)
+        )
+        place = partial(jax.device_put, device=NamedSharding(mesh, split))
+
+    def run(state: nnx.State, history: np.ndarray | jax.Array, forcings: np.ndarray) -> tuple[jax.Array, Block]:
+        history, states, finite = program(state, place(history), place(forcings))
         return history, Block(states, finite)
 
     return run

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from scipy.special import ndtri
 
+from pipeline.normals import climatology_at
 from pipeline.scoring.request import Request
 from pipeline.scoring.stores import Stores, open_stores
 from pipeline.scoring.tally import Average, Pair, Tally
@@ -270,24 +270,6 @@ def _cut(positions: range, each: float) -> list[range]:
     """Cut positions into runs whose sums, of so many bytes each, take no more than they should."""
     span = max(1, int(_PORTION_BYTES / each))
     return [positions[first : first + span] for first in range(0, len(positions), span)]
-
-
-def climatology_at(variable: xr.DataArray, times: np.ndarray) -> np.ndarray:
-    """Return the climatology at the hour and day of year of each time, (time, [level], latitude, longitude).
-
-    NaN at hours it does not have, which only an initial time can be at.
-    """
-    index = pd.DatetimeIndex(times)
-    if "hour" not in variable.dims:
-        days, inverse = np.unique(index.day_of_year - 1, return_inverse=True)
-        return read_times(variable, days, axis="dayofyear")[inverse]
-    values = np.full((len(times), *variable.shape[2:]), np.nan, variable.dtype)
-    for hour in np.intersect1d(index.hour, variable.hour.values):
-        position = int(np.flatnonzero(variable.hour.values == hour)[0])
-        members = np.flatnonzero(index.hour == hour)
-        days, inverse = np.unique(index.day_of_year[members] - 1, return_inverse=True)
-        values[members] = read_times(variable.isel(hour=position), days, axis="dayofyear")[inverse]
-    return values
 
 
 def _read(variable: xr.DataArray, rows: slice, leads: slice) -> np.ndarray:

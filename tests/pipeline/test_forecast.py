@@ -188,13 +188,13 @@ def test_non_finite_values_stop_their_initial_time_alone(trained, whole, tmp_pat
     program, length = rollout_blocks.block_program, rollout_blocks.block_length(10, 4.0 * 2 * 128 * 8, 1e9)
     assert length == 2
 
-    def exploding(forecaster, channels):
-        run, calls = program(forecaster, channels), []
+    def exploding(*arguments):
+        run, calls = program(*arguments), []
 
-        def block(history, forcings):
+        def block(state, history, forcings):
             # The first step of the second block of the second batch, in the second of its initial times.
             calls.append(1)
-            history, block = run(history, forcings)
+            history, block = run(state, history, forcings)
             if len(calls) == 10 // length + 2:
                 block = rollout_blocks.Block(
                     block.states.at[1, 0, 2, 3, 3].set(np.inf), block.finite.at[1, 0, 2].set(False)
@@ -203,7 +203,7 @@ def test_non_finite_values_stop_their_initial_time_alone(trained, whole, tmp_pat
 
         return block
 
-    monkeypatch.setattr("pipeline.forecast.block_program", exploding)
+    monkeypatch.setattr("pipeline.integration.block_program", exploding)
     with caplog.at_level(logging.WARNING):
         got = make(trained, tmp_path / "out.zarr")
     text = f"v_component_of_wind at 500 hPa is not finite at lead {6 * (length + 1)} h"
