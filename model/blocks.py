@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from model.filters import Features, ZonalFilter
@@ -19,11 +20,14 @@ from model.harmonics import Transform
 from model.normalisation import NORMALISATIONS, SpectralBatchNorm, SpectralNorm
 from model.sharding import NODAL, WHOLE, on_shards
 
-__all__ = ["Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
+__all__ = ["ENCODED", "Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
 
 _SMOOTHING = 0.25
 """Added to squares under the root of a modulus, in units of the features' variance. The kink of a modulus has degrees
 without end, which every grid takes for lower ones; rounded off, a block is much closer to commuting with rotations."""
+
+ENCODED = "encoded"
+"""Name, for a policy of rematerialisation, of the coefficients of a network's inputs: few channels, dear to compute."""
 
 
 def to_nodal(transform: Transform, modal: jax.Array, scalars: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -192,7 +196,7 @@ class Encoder(nnx.Module):
                 f"channels of {'; '.join(wrong)}. Components of vectors enter as u and v, one channel of each a vector, "
                 "and never among the scalars"
             )
-        return self.filter(to_modal(self.transform, scalars, u, v))
+        return self.filter(checkpoint_name(to_modal(self.transform, scalars, u, v), ENCODED))
 
 
 class Decoder(nnx.Module):

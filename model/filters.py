@@ -145,13 +145,12 @@ class ZonalFilter(nnx.Module):
         self.inputs.check(modal)
         if modal.shape[2] != self.band_limit:
             raise ValueError(f"modal: got {modal.shape[2]} degrees, expected the filter's band limit {self.band_limit}")
-        # Vectors have no degree 0; a value there would be a hidden scalar.
-        weight = self._per_degree(self.weight).at[0, :, self.outputs.scalars :].set(0.0)
+        weight, scalars = self._per_degree(self.weight), self.outputs.scalars
         if self.rotational_weight is None:
-            return self._apply(modal, weight)
+            return self._apply(modal, weight, scalars)
         mirrored = sum(self.inputs)
-        rotational = self._per_degree(self.rotational_weight).at[0].set(0.0)
-        parts = [self._apply(modal[..., :mirrored], weight), self._apply(modal[..., mirrored:], rotational)]
+        rotational = self._per_degree(self.rotational_weight)
+        parts = [self._apply(modal[..., :mirrored], weight, scalars), self._apply(modal[..., mirrored:], rotational, 0)]
         return jnp.concatenate(parts, axis=-1)
 
     def _per_degree(self, weight: nnx.Param) -> jax.Array:
@@ -159,15 +158,17 @@ class ZonalFilter(nnx.Module):
             return weight[...]
         return jnp.einsum("lk,kio->lio", self.interpolation[...], weight[...], precision=jax.lax.Precision.HIGHEST)
 
-    def _apply(self, modal: jax.Array, weight: jax.Array) -> jax.Array:
-        multiply = on_shards(partial(_multiply, shards=shards_of(self.mesh)), self.mesh, (MODAL, WHOLE), MODAL)
+    def _apply(self, modal: jax.Array, weight: jax.Array, scalars: int) -> jax.Array:
+        multiply = partial(_multiply, scalars=scalars, shards=shards_of(self.mesh))
+        multiply = on_shards(multiply, self.mesh, (MODAL, WHOLE), MODAL)
         return multiply(modal.astype(self.dtype), weight.astype(self.dtype))
 
 
-def _multiply(modal: jax.Array, weight: jax.Array, *, shards: int) -> jax.Array:
+def _multiply(modal: jax.Array, weight: jax.Array, *, scalars: int, shards: int) -> jax.Array:
     """Apply the matrix of each degree (l, in, out) to one shard's coefficients (part, m, l, batch, in).
 
-    Degrees go in blocks, and of each block only the orders that it has.
+    Degrees go in blocks, and of each block only the orders that it has. Of degree 0 only the first `scalars` channels are
+    kept: vectors have none, and a value there would be a hidden scalar.
     """
     band_limit, orders = modal.shape[2], modal.shape[1]
     width = max(-(-band_limit // _BLOCKS), _SMALLEST_BLOCK)
@@ -178,6 +179,10 @@ def _multiply(modal: jax.Array, weight: jax.Array, *, shards: int) -> jax.Array:
         rows = -(-stop // shards)
         missing = ((0, 0), (0, orders - rows), (0, 0), (0, 0), (0, 0))
         products.append(jnp.pad(_multiply_block(block[:, :rows], matrices), missing))
+    # Not by zeros in the weights, which would be a copy of all of them, held through every step of a rollout.
+    exists = np.ones((*products[0].shape[2:3], 1, weight.shape[-1]), products[0].dtype)
+    exists[0, :, scalars:] = 0
+    products[0] = products[0] * exists
     return jnp.concatenate(products, axis=2)
 
 

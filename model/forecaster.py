@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from model.blocks import ENCODED
 from model.network import NetworkConfig, SphericalUNet
 from model.normalisation import SpectralBatchNorm
 from model.products import Table
@@ -22,8 +23,11 @@ from transforms.grids import Grid
 
 __all__ = ["Channels", "Forecaster", "Normalisation"]
 
-_KEPT = {True: None, "products": jax.checkpoint_policies.dots_saveable}
-"""What is not recomputed, by the argument `remat`; None: nothing."""
+_KEPT = {
+    True: jax.checkpoint_policies.save_only_these_names(ENCODED),
+    "products": jax.checkpoint_policies.dots_saveable,
+}
+"""What is not recomputed, by the argument `remat`."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,10 @@ class Forecaster(nnx.Module):
             statics: normalised time-independent inputs, (static, latitude, longitude).
             forcings: number of forcing fields given for every step.
             input_steps: states given to the network, ``t, t - dt, ...``.
-            remat: recompute a step's activations in the backward pass, so that memory does not grow with steps. Of
-                ``"products"`` the results of matrix products are kept: less to recompute, more to keep.
+            remat: recompute a step's activations in the backward pass, so that memory grows by little more than a state
+                with every step: the coefficients of the network's inputs are kept beside it, which are smaller and
+                spare the transform of the finest grid. Of ``"products"`` the results of matrix products are kept: less
+                to recompute, more to keep.
             mesh: devices to share the work; see `model.network.SphericalUNet`. States are then split over batch and
                 latitude, as `model.sharding.STATES` says.
 
@@ -157,7 +163,15 @@ class Forecaster(nnx.Module):
         Returns:
             States at ``t + dt, t + 2 dt, ...``, (batch, step, channel, latitude, longitude).
         """
-        return jnp.swapaxes(self.observe(history, forcings, lambda state, step: state), 0, 1)
+        advance = self._advance(forcings)
+
+        def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[jax.Array, nnx.State]]:
+            carry, statistics = advance(carry, step)
+            return carry, (carry[:, 0], statistics)
+
+        _, (states, statistics) = self._scan(body, history, forcings.shape[1])
+        self._update_statistics(statistics)
+        return jnp.swapaxes(states, 0, 1)
 
     def observe(self, history: jax.Array, forcings: jax.Array, measure: Callable[[jax.Array, jax.Array], Any]) -> Any:
         """Integrate as `rollout` does and return what is measured of every state, stacked along a first axis.
@@ -165,28 +179,49 @@ class Forecaster(nnx.Module):
         What `measure` needs is computed anew in the backward pass too: of a rollout only the states are kept.
 
         Args:
-            measure: called with a state, (batch, channel, latitude, longitude), and the number of its step, from 0.
+            measure: called with a state, (batch, channel, latitude, longitude), and the number of its step, from 0. It is
+                called for the last of the given states too, with the number -1, and that result is dropped.
         """
-        graph, state = nnx.split(self)
+        advance = self._advance(forcings)
 
         def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[Any, nnx.State]]:
+            # What a step starts from is measured, not what it leads to: the former is kept for the backward pass, and
+            # the latter, with the transform to the finest grid, need not be computed anew.
+            seen = measure(carry[:, 0], step - 1)
+            carry, statistics = advance(carry, step)
+            return carry, (seen, statistics)
+
+        steps = forcings.shape[1]
+        carry, (measured, statistics) = self._scan(body, history, steps)
+        self._update_statistics(statistics)
+        last = measure(carry[:, 0], jnp.asarray(steps - 1))
+        return jax.tree.map(lambda earlier, last: jnp.concatenate([earlier[1:], last[None]]), measured, last)
+
+    def _advance(self, forcings: jax.Array) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, nnx.State]]:
+        """Return a function of the latest states and a step's number to those after it, and statistics of batches."""
+        graph, state = nnx.split(self)
+
+        def advance(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, nnx.State]:
             # A copy, because a scanned function may not change variables from outside it.
             model = nnx.merge(graph, state, copy=True)
             # Scanning over the forcings themselves would need a copy of them with the steps first.
             forcing = jax.lax.dynamic_index_in_dim(forcings, step, axis=1, keepdims=False)
             following = model.step(carry, forcing)
             carry = jnp.concatenate([following[:, None], carry[:, :-1]], axis=1)
-            return carry, (measure(following, step), nnx.state(model, nnx.BatchStat))
+            return carry, nnx.state(model, nnx.BatchStat)
 
-        steps = forcings.shape[1]
+        return advance
+
+    def _scan(self, body: Callable, history: jax.Array, steps: int) -> tuple[jax.Array, Any]:
         if self.remat and steps > 1:
             # A single step would be computed twice and save nothing. The scan already keeps steps apart, so the barrier
             # against common subexpressions would only cost time.
             body = jax.checkpoint(body, prevent_cse=False, policy=_KEPT[self.remat])
-        _, (measured, statistics) = jax.lax.scan(body, history, jnp.arange(steps))
+        return jax.lax.scan(body, history, jnp.arange(steps))
+
+    def _update_statistics(self, statistics: nnx.State) -> None:
         if self._gathers_statistics():
             nnx.update(self, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), statistics))
-        return measured
 
     def _gathers_statistics(self) -> bool:
         norms = (module for _, module in nnx.iter_modules(self) if isinstance(module, SpectralBatchNorm))

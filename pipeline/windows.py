@@ -115,11 +115,13 @@ class StateReader:
         states = into.reshape(-1, *into.shape[2:])
         times = (np.asarray(starts)[:, None] + np.arange(count)).ravel()
         writing = []
-        for name, channels in self._layout.slices().items():
-            array = self._arrays[name]
-            target = states[:, channels] if array.ndim == 4 else states[:, channels.start]
-            # Chunks are decoded straight into their place, those of all variables at once.
-            writing.append(ts.array(target, copy=False).write(array[times][..., latitudes, :]))
+        # One batch opens each file once, and reads neighbouring chunks together.
+        with ts.Batch() as batch:
+            for name, channels in self._layout.slices().items():
+                array = self._arrays[name]
+                target = states[:, channels] if array.ndim == 4 else states[:, channels.start]
+                # Chunks are decoded straight into their place, those of all variables at once.
+                writing.append(ts.array(target, copy=False).write(array[times][..., latitudes, :], batch=batch))
         for future in writing:
             future.result()
         return into
