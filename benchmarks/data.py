@@ -50,7 +50,7 @@ MEMORY_GROWTH_BAR, MEMORY_BAR, WORKERS_BAR, WIND_BAR = 1.1, 1.2, 0.65, 3.0
 
 _CHILD = """
 import json, os, resource, sys, time
-from pipeline.beam_runner import beam, run_job
+from pipeline.jobs.beam_runner import beam, run_job
 {imports}
 source, target, options = json.loads(sys.argv[1])
 # Beam imports its runner when the first job starts.

@@ -31,15 +31,15 @@ from flax import nnx
 from model.random_fields import RandomFields, gaussian_spectrum
 from model.training import loss_weights
 from pipeline.artefacts import describe, write_description
-from pipeline.checkpoints import CheckpointStore, Choice, load_trained
 from pipeline.config import load_config
-from pipeline.curriculum import configured_trainer
 from pipeline.forecast import forecast_store
-from pipeline.forecast_writing import forecast_content, lay_out
-from pipeline.initial_states import InitialStates
-from pipeline.integration import Integration
-from pipeline.objects import Objects
-from pipeline.plan_programs import specification
+from pipeline.forecasting.initial_states import InitialStates
+from pipeline.forecasting.integration import Integration
+from pipeline.forecasting.writing import forecast_content, lay_out
+from pipeline.planning.programs import specification
+from pipeline.stores.objects import Objects
+from pipeline.training.checkpoints import CheckpointStore, Choice, load_trained
+from pipeline.training.curriculum import configured_trainer
 
 CONFIG = "quickstart"
 INITIAL, LEADS, BATCH, TIMES, MEMORY_MB = 40, 40, 8, 120, 1024

@@ -28,9 +28,9 @@ from common import main, row
 from flax import nnx
 
 from model.training import Batch, compiler_options, learning_rate_schedule, rollout_loss
-from pipeline.loader import Loader
 from pipeline.runs import Run
 from pipeline.train import TrainingData
+from pipeline.training.loader import Loader
 
 TIMED_UPDATES = 20
 

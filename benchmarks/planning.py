@@ -21,8 +21,8 @@ from pathlib import Path
 from common import main, row
 
 from pipeline.config import load_config
-from pipeline.plan import plan
-from pipeline.topologies import Topology
+from pipeline.planning.plan import plan
+from pipeline.planning.topologies import Topology
 
 _BAR = 1.1
 
@@ -70,7 +70,7 @@ def _run(config, batch: int, sphere: int) -> list[dict]:
 
     from model.sharding import make_mesh
     from model.training import Batch, Trainer, learning_rate_schedule, loss_weights, replicated
-    from pipeline.plan_programs import specification, training_program
+    from pipeline.planning.programs import specification, training_program
 
     mesh = make_mesh(jax.devices(), sphere)
     spec, settings = specification(config), config.training

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import main, row
 
-from pipeline.scores import headline_rmse
+from pipeline.scoring.table import headline_rmse
 
 SKILL_BARS = {
     # lead in hours: (peer, bar)

@@ -29,9 +29,9 @@ import pandas as pd
 import xarray as xr
 from common import main, row
 
-from pipeline.layout import StateLayout
-from pipeline.loader import Loader
-from pipeline.windows import StateReader, WindowSource, window_starts
+from pipeline.training.layout import StateLayout
+from pipeline.training.loader import Loader
+from pipeline.training.windows import StateReader, WindowSource, window_starts
 from transforms.forcings import forcing_fields
 from transforms.grids import Grid
 from transforms.solar import solar_position

@@ -28,9 +28,9 @@ from dags.state import State
 from pipeline.cli import app as stores
 from pipeline.config import Config, load_config, names_run
 from pipeline.defaults import data_config, is_store
-from pipeline.membership import COORDINATOR, PROCESS, PROCESSES, find_membership
+from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES, find_membership
 from pipeline.runs import Run
-from pipeline.scores import score_table
+from pipeline.scoring.table import score_table
 from transforms.errors import InputError
 
 __all__ = ["app", "main"]
@@ -211,7 +211,7 @@ def train(
 
 def _launch(text: str, arguments: list[str], directory: Path) -> int:
     """Train in processes of their own on this machine; return their status."""
-    from pipeline.local_processes import launch_local, parse_local
+    from pipeline.processes.local import launch_local, parse_local
 
     number = parse_local(text)
     command = [sys.executable, "-m", "dags", "train", *arguments]
@@ -235,7 +235,7 @@ def launch(
 
     Example: `spherecast launch keisler22-256 --to slurm --set nodes=4 --set gpus_per_node=8 --set partition=gpu`
     """
-    from pipeline.launch import render
+    from pipeline.processes.launch import render
 
     values = {}
     for text in settings or []:
@@ -275,8 +275,8 @@ def plan(
 
     Example: `spherecast plan keisler22-256 --topology v4:2x4x4 --batch 32`
     """
-    from pipeline.plan import plan as make_plan
-    from pipeline.plan_report import print_plan
+    from pipeline.planning.plan import plan as make_plan
+    from pipeline.planning.tables import print_plan
 
     console = Console()
     with Console(stderr=True).status("Compiling") as status:
@@ -360,7 +360,7 @@ def forecast(
         return
     if force:
         raise InputError("--force: is for the run's own forecast.zarr. With --output, give --overwrite.")
-    from pipeline.forecast_command import forecast_to
+    from pipeline.forecasting.command import forecast_to
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     written = forecast_to(
@@ -505,7 +505,7 @@ def _reporting(directory: Path) -> Iterator[None]:
 
 def _part(status: int, error: Exception) -> None:
     """End at once where other processes train beside this one: a usual exit would wait for them."""
-    module = sys.modules.get("pipeline.distributed")
+    module = sys.modules.get("pipeline.processes.distributed")
     if module is not None and find_membership(os.environ).processes > 1:
         traceback.print_exception(error)
         module.leave(status)

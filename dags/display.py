@@ -29,7 +29,7 @@ _STYLES = {
 class Display:
     """Follows the stages of one run; the base keeps the clock and says nothing.
 
-    `event` takes what a stage reports through `pipeline.progress`.
+    `event` takes what a stage reports through `pipeline.jobs.progress`.
     """
 
     def __init__(self, console: Console, steps: list[Step]) -> None:

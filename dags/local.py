@@ -32,8 +32,8 @@ from dags.stages import STAGES, Stage
 from dags.state import State, holds, utc_now
 from pipeline.artefacts import working_path
 from pipeline.config import Config
-from pipeline.membership import PREEMPTED
-from pipeline.progress import FD_VARIABLE
+from pipeline.jobs.progress import FD_VARIABLE
+from pipeline.processes.membership import PREEMPTED
 from pipeline.runs import Run
 from pipeline.stages import load
 from transforms.errors import InputError

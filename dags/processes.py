@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dags.state import utc_now
-from pipeline.progress import FD_VARIABLE
+from pipeline.jobs.progress import FD_VARIABLE
 from transforms.errors import InputError
 
 __all__ = ["LOCK_VARIABLE", "PARENT_VARIABLE", "hold", "in_use", "inherited_lock", "report_error", "tie_to_parent"]

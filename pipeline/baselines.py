@@ -19,11 +19,11 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, read_description, store_identity
-from pipeline.forecast_writing import ForecastStore, GroupWriting, forecast_content, lay_out
-from pipeline.normals import Normals
-from pipeline.objects import Objects
-from pipeline.progress import progress
-from pipeline.stores import description_of, fields_of, grid_of, open_store, period_of, read_times, valid_times
+from pipeline.climatologies.normals import Normals
+from pipeline.forecasting.writing import ForecastStore, GroupWriting, forecast_content, lay_out
+from pipeline.jobs.progress import progress
+from pipeline.stores.objects import Objects
+from pipeline.stores.reading import description_of, fields_of, grid_of, open_store, period_of, read_times, valid_times
 from transforms.errors import InputError
 from transforms.lag_correlation import LagCorrelation
 from transforms.selections import Selection

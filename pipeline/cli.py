@@ -79,7 +79,7 @@ def validate(
     Example: `spherecast validate era5-5.625deg source.path=/data/era5.zarr`
     """
     config = load_config(configuration, overrides or [])
-    from pipeline.validation import inspect_config
+    from pipeline.validate import inspect_config
 
     _, rows = inspect_config(config)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -254,7 +254,7 @@ def verify(
 
     Example: `spherecast verify training.zarr`
     """
-    from pipeline.store_writing import verify_store
+    from pipeline.stores.writing import verify_store
 
     faults = verify_store(store, memory_mb=memory_mb)
     if faults:

@@ -15,8 +15,7 @@ import xarray as xr
 import zarr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, read_description, require, working_path
-from pipeline.beam_runner import run_elements
-from pipeline.climatology_jobs import (
+from pipeline.climatologies.jobs import (
     ALL_SUMS,
     JOB,
     SUMS,
@@ -27,8 +26,9 @@ from pipeline.climatology_jobs import (
     array_path,
     cell_bytes,
 )
+from pipeline.jobs.beam_runner import run_elements
 from pipeline.runs import Run
-from pipeline.stores import (
+from pipeline.stores.reading import (
     consolidate,
     description_of,
     fields_of,

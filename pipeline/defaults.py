@@ -40,7 +40,7 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
     Raises:
         InputError: the source cannot be read or holds no known variable.
     """
-    from pipeline.sources import (
+    from pipeline.sources.opening import (
         open_source,
         reading_options,
     )  # Imports xarray, which the commands without data do not need.

@@ -15,14 +15,14 @@ import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, require
 from pipeline.config import EvaluationConfig
+from pipeline.jobs.threads import thread_limit
 from pipeline.runs import Run
 from pipeline.scoring.blocks import Portion, Scorer
 from pipeline.scoring.request import BASELINES, Bootstrap, Request, default_metrics
 from pipeline.scoring.results import result_of, warn_of_missing_scores, warn_of_missing_truth
 from pipeline.scoring.running import score_here
 from pipeline.scoring.tally import Tally
-from pipeline.stores import description_of, open_store, period_of
-from pipeline.threads import thread_limit
+from pipeline.stores.reading import description_of, open_store, period_of
 from transforms.selections import Selection, parse_leads
 
 __all__ = ["SYSTEMS", "evaluate_stores", "request_of", "run_stage", "score", "score_store"]

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, require, store_identity
-from pipeline.checkpoints import Choice, ForecasterSpec, load_trained
 from pipeline.config import PerturbationConfig
-from pipeline.forecast_writing import forecast_content, lay_out
-from pipeline.initial_states import InitialStates, initial_histories
-from pipeline.integration import Integration
-from pipeline.layout import StateLayout
-from pipeline.objects import Objects
-from pipeline.perturbations import Perturbations
+from pipeline.forecasting.initial_states import InitialStates, initial_histories
+from pipeline.forecasting.integration import Integration
+from pipeline.forecasting.perturbations import Perturbations
+from pipeline.forecasting.writing import forecast_content, lay_out
 from pipeline.runs import Run
-from pipeline.stores import description_of, grid_of, open_store, period_of, valid_times
+from pipeline.stores.objects import Objects
+from pipeline.stores.reading import description_of, grid_of, open_store, period_of, valid_times
+from pipeline.training.checkpoints import Choice, ForecasterSpec, load_trained
+from pipeline.training.layout import StateLayout
 from transforms.errors import InputError
 from transforms.selections import Selection
 
@@ -92,11 +92,11 @@ def forecast_store(
     and lead it was. What an earlier call with the same result left unfinished is gone on with.
 
     An ensemble has an axis ``number``. With C checkpoints member n is of checkpoint ``n % C`` and, from n = C on,
-    perturbed (`pipeline.perturbations`) as the seed, its initial time and n say.
+    perturbed (`pipeline.forecasting.perturbations`) as the seed, its initial time and n say.
 
     Args:
         checkpoints: folder of a training's checkpoints, of which the latest is taken, or those to take.
-        states: initial states, any store that `pipeline.stores.open_store` opens.
+        states: initial states, any store that `pipeline.stores.reading.open_store` opens.
         target: path or fsspec address; what is there is replaced at the end.
         initial_times: those to start from; by default all that are possible within `period`, both ends included,
             which by default is everything.

@@ -35,15 +35,16 @@ from pipeline.artefacts import (
     source_fingerprint,
     unfinished,
 )
-from pipeline.beam_runner import require_runner, run_elements
-from pipeline.derive import absent_times, stored_inputs
-from pipeline.objects import Objects, is_url
-from pipeline.prepare import prepare
-from pipeline.regrid_work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget, rounding_errors
-from pipeline.regridders import regridder
+from pipeline.jobs.beam_runner import require_runner, run_elements
+from pipeline.jobs.threads import keep_freed_memory_low, thread_limit
+from pipeline.regridding.methods import regridder
+from pipeline.regridding.work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget, rounding_errors
 from pipeline.runs import Run
-from pipeline.sources import absent_chunk_times, open_source, origin_facts, reading_options, source_grid
-from pipeline.store_writing import (
+from pipeline.sources.derive import absent_times, stored_inputs
+from pipeline.sources.opening import absent_chunk_times, open_source, origin_facts, reading_options, source_grid
+from pipeline.sources.prepare import prepare
+from pipeline.stores.objects import Objects, is_url
+from pipeline.stores.writing import (
     arrays_of,
     build_template,
     is_document,
@@ -51,9 +52,8 @@ from pipeline.store_writing import (
     set_attributes,
     shard_span,
 )
-from pipeline.threads import keep_freed_memory_low, thread_limit
-from pipeline.validation import KIND as RECORD_KIND
-from pipeline.validation import field_faults, read_record, training_grid
+from pipeline.validate import KIND as RECORD_KIND
+from pipeline.validate import field_faults, read_record, training_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.regridding import Regridder
@@ -149,15 +149,15 @@ def regrid_store(
     `memory_mb`. A job that was stopped goes on where it was, if nothing that decides the data has changed since.
 
     Args:
-        source, rename, preset, units, select, storage_options, retries: see `pipeline.sources.open_source`.
+        source, rename, preset, units, select, storage_options, retries: see `pipeline.sources.opening.open_source`.
         target: store to publish: a local path, or an address that fsspec can write to.
         grid: grid to regrid to.
         also: further (target, grid, method).
-        method: see `pipeline.regridders.regridder`.
+        method: see `pipeline.regridding.methods.regridder`.
         variables: variables with a time axis, derived ones included; all that lie on the grid by default.
         statics: variables without one; all by default.
         levels: levels kept, hPa; all by default.
-        vertical: see `pipeline.levels.at_levels`.
+        vertical: see `pipeline.sources.pressure_levels.at_levels`.
         period: first and last time, both included; all by default.
         step_hours: step of the times kept; all times by default.
         target_options: passed to fsspec for targets that are addresses.

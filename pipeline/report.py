@@ -11,13 +11,13 @@ from typing import Any
 
 from pipeline.artefacts import describe, publishing, read_description
 from pipeline.config import Config
-from pipeline.progress import progress
+from pipeline.jobs.progress import progress
 from pipeline.reporting.cases import choose_case
 from pipeline.reporting.facts import data_notes, gather_facts, training_curve
 from pipeline.reporting.page import page
 from pipeline.reporting.scores import LINES, read_scores
 from pipeline.runs import Run
-from pipeline.stores import open_store
+from pipeline.stores.reading import open_store
 from transforms.errors import InputError
 
 __all__ = ["run_stage", "write_report"]

@@ -12,9 +12,9 @@ import zarr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing
 from pipeline.config import WEATHERBENCH_LEVELS, SimulationConfig
-from pipeline.progress import Progress, progress
+from pipeline.jobs.progress import Progress, progress
 from pipeline.runs import Run
-from pipeline.stores import consolidate
+from pipeline.stores.reading import consolidate
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.variables import VARIABLES
@@ -82,7 +82,7 @@ def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, descrip
 
     Args:
         target: store to publish.
-        kind: ``simulation`` runs SPEEDY (see `pipeline.simulation`), ``waves`` evaluates `transforms.waves`.
+        kind: ``simulation`` runs SPEEDY (see `pipeline.simulating.simulation`), ``waves`` evaluates `transforms.waves`.
         settings: period, grid, levels and seed; the same settings give the same data, bit for bit, on one machine.
         description: what the store says of itself; see `source_description`.
 
@@ -93,7 +93,7 @@ def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, descrip
     _check(settings)
     if kind == "simulation":
         try:
-            from pipeline.simulation import SOURCE, simulated_blocks
+            from pipeline.simulating.simulation import SOURCE, simulated_blocks
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] not in _SIMULATION_PACKAGES:
                 raise

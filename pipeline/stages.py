@@ -11,7 +11,7 @@ __all__ = ["MODULES", "load"]
 
 MODULES: dict[str, str] = {
     "simulate": "pipeline.simulate",
-    "validate": "pipeline.validation",
+    "validate": "pipeline.validate",
     "regrid": "pipeline.regrid",
     "statistics": "pipeline.statistics",
     "climatology": "pipeline.climatology",

@@ -21,9 +21,18 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
-from pipeline.beam_runner import beam, count_done, run_elements
+from pipeline.jobs.beam_runner import beam, count_done, run_elements
 from pipeline.runs import Run
-from pipeline.stores import blocks, description_of, fields_of, grid_of, open_store, period_of, read_times, select_period
+from pipeline.stores.reading import (
+    blocks,
+    description_of,
+    fields_of,
+    grid_of,
+    open_store,
+    period_of,
+    read_times,
+    select_period,
+)
 from transforms.errors import InputError
 from transforms.statistics import RECORD, STATISTICS, field_statistics, moments, pairs_of, tendencies
 

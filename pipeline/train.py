@@ -16,14 +16,14 @@ from flax import nnx
 
 from model.training import LossWeights, loss_weights
 from pipeline.artefacts import describe, publishing, require, working_path, write_description
-from pipeline.checkpoints import ForecasterSpec
 from pipeline.config import Config
-from pipeline.curriculum import train
-from pipeline.distributed import barrier, initialise, is_lead, training_mesh
-from pipeline.layout import StateLayout, normalisation
+from pipeline.processes.distributed import barrier, initialise, is_lead, training_mesh
 from pipeline.runs import Run
-from pipeline.stores import description_of, grid_of, open_store, valid_times
-from pipeline.windows import StateReader, WindowSource, window_starts
+from pipeline.stores.reading import description_of, grid_of, open_store, valid_times
+from pipeline.training.checkpoints import ForecasterSpec
+from pipeline.training.curriculum import train
+from pipeline.training.layout import StateLayout, normalisation
+from pipeline.training.windows import StateReader, WindowSource, window_starts
 from transforms.errors import InputError
 from transforms.forcings import forcing_fields
 
@@ -37,7 +37,7 @@ _IDENTITY = "training.json"
 def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
     """Train and publish ``checkpoints/``; an interrupted training goes on from its latest checkpoint.
 
-    Where this is one process of several (see `pipeline.distributed`), all of them call it.
+    Where this is one process of several (see `pipeline.processes.distributed`), all of them call it.
     """
     require(run.training_store, "training store", "run `spherecast preprocess` first")
     require(run.statistics, "statistics", "run `spherecast preprocess` first")

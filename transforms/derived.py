@@ -2,7 +2,7 @@
 
 Each is one function and one entry of the registry. Where a variable can be made of several things it has several
 recipes, the preferred first. Functions take and give NumPy arrays; float32 is computed in float64 where it would lose
-digits. How they meet data that are read in blocks is the matter of `pipeline.derive`.
+digits. How they meet data that are read in blocks is the matter of `pipeline.sources.derive`.
 """
 
 from __future__ import annotations

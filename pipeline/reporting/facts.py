@@ -16,8 +16,8 @@ import yaml
 from pipeline.config import Config, list_configs, load_config
 from pipeline.reporting.fields import calendar_day, duration, instant
 from pipeline.reporting.scores import Scores
-from pipeline.stores import description_of, grid_of, select_period, valid_times
-from pipeline.validation import read_record
+from pipeline.stores.reading import description_of, grid_of, select_period, valid_times
+from pipeline.validate import read_record
 from transforms.variables import VARIABLES
 
 __all__ = [

@@ -374,4 +374,4 @@ def _bin_label(low: float, high: float) -> str:
 
 
 def _asset(name: str) -> Html:
-    return Html((resources.files("pipeline") / "assets" / name).read_text(encoding="utf-8"))
+    return Html((resources.files("pipeline.reporting") / "assets" / name).read_text(encoding="utf-8"))

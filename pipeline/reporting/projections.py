@@ -106,7 +106,7 @@ class Orthographic:
 
 def coastlines() -> list[np.ndarray]:
     """Return the world's coastlines at 1:110 million (Natural Earth): degrees, each of shape (point, lon-lat)."""
-    text = (resources.files("pipeline") / "assets" / "coastlines.json").read_text(encoding="utf-8")
+    text = (resources.files("pipeline.reporting") / "assets" / "coastlines.json").read_text(encoding="utf-8")
     return [np.cumsum(np.reshape(line, (-1, 2)), axis=0) / 10.0 for line in json.loads(text)["lines"]]
 
 

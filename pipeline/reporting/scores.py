@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.reporting.fields import Field, duration
-from pipeline.scores import HEADLINE_FIELDS
+from pipeline.scoring.table import HEADLINE_FIELDS
 from transforms.errors import InputError
 
 __all__ = ["LINES", "Scores", "read_scores", "verdict"]

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.beam_runner import beam, count_done, run_elements
+from pipeline.jobs.beam_runner import beam, count_done, run_elements
 from pipeline.scoring.blocks import Block, Scorer
 from pipeline.scoring.request import Request
 from pipeline.scoring.tally import Tally

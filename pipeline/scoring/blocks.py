@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
-from pipeline.normals import climatology_at
+from pipeline.climatologies.normals import climatology_at
 from pipeline.scoring.request import Request
 from pipeline.scoring.stores import Stores, open_stores
 from pipeline.scoring.tally import Average, Pair, Tally
-from pipeline.stores import read_times
+from pipeline.stores.reading import read_times
 from transforms.averaging import RegionalMean, RunningMean
 from transforms.bootstrap import block_numbers, paired
 from transforms.comparison import Comparison, Limits

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from pipeline.progress import progress
+from pipeline.jobs.progress import progress
+from pipeline.jobs.threads import keep_freed_memory_low
 from pipeline.scoring.blocks import Block, Scorer
 from pipeline.scoring.tally import Tally
-from pipeline.threads import keep_freed_memory_low
 
 __all__ = ["score_here"]
 

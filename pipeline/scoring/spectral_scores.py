@@ -13,11 +13,11 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing
-from pipeline.progress import progress
+from pipeline.jobs.progress import progress
 from pipeline.scoring.request import Request
 from pipeline.scoring.spectra import PairSpectra, SphericalSpectra
 from pipeline.scoring.stores import Stores, open_stores
-from pipeline.stores import description_of, period_of, read_times
+from pipeline.stores.reading import description_of, period_of, read_times
 from transforms.metrics import vector_name
 from transforms.selections import Selection
 from transforms.spectra import blur_ratio, coherence, effective_resolution, power_ratio, wavelength

@@ -17,8 +17,8 @@ from pathlib import Path
 from dags import failures, local, processes
 from dags.stages import Stage
 from pipeline.artefacts import describe, publishing
-from pipeline.membership import PREEMPTED
-from pipeline.progress import progress
+from pipeline.jobs.progress import progress
+from pipeline.processes.membership import PREEMPTED
 from transforms.errors import InputError
 
 STAGES = {

@@ -100,12 +100,12 @@ def test_netcdf_is_the_same(forecast, say, trained, monkeypatch):
     zarr = forecast("out.zarr", *options)
     with monkeypatch.context() as context:
         # Stopped while it is copied: the forecast is not computed again.
-        context.setattr("pipeline.netcdf._copy", lambda *arguments: 1 / 0)
+        context.setattr("pipeline.stores.netcdf._copy", lambda *arguments: 1 / 0)
         assert say("forecast", trained.directory, "-o", "out.nc", *options)[0] == 1
         assert not Path("out.nc").exists()
     with monkeypatch.context() as context:
-        context.setattr("pipeline.forecast_command.forecast_store", None)
-        context.setattr("pipeline.netcdf._PIECE_BYTES", 2000)
+        context.setattr("pipeline.forecasting.command.forecast_store", None)
+        context.setattr("pipeline.stores.netcdf._PIECE_BYTES", 2000)
         netcdf = forecast("out.nc", *options)
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["out.nc", "out.zarr"]
     xr.testing.assert_identical(netcdf.drop_attrs(), zarr.drop_attrs())

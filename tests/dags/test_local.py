@@ -10,8 +10,8 @@ import pytest
 
 from dags import local, processes
 from dags.state import State
-from pipeline import preemption
-from pipeline.membership import PREEMPTED
+from pipeline.processes.membership import PREEMPTED
+from pipeline.training import preemption
 from transforms.errors import InputError
 
 ALL = ["simulate", "regrid", "statistics", "climatology", "train", "evaluate"]

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from pipeline.config import load_config
-from pipeline.launch import SETTINGS, render
-from pipeline.local_processes import parse_local
-from pipeline.membership import COORDINATOR, PROCESS, PROCESSES
+from pipeline.processes.launch import SETTINGS, render
+from pipeline.processes.local import parse_local
+from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "distributed.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"^ {4}(\S.*)$", TEXT, re.M)]

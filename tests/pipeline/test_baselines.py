@@ -12,8 +12,8 @@ import xarray as xr
 from pipeline.artefacts import read_description
 from pipeline.baselines import baseline_store
 from pipeline.climatology import climatology_store
-from pipeline.objects import Objects
-from pipeline.store_writing import verify_store
+from pipeline.stores.objects import Objects
+from pipeline.stores.writing import verify_store
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.selections import parse_leads, parse_times

@@ -11,7 +11,7 @@ import xarray as xr
 
 from pipeline.artefacts import read_description
 from pipeline.climatology import climatology_store
-from pipeline.stores import read_times
+from pipeline.stores.reading import read_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -101,8 +101,8 @@ def test_what_is_there_is_kept(tmp_path, monkeypatch):
             raise OSError("cut off")
         return read_times(variable, *args)
 
-    monkeypatch.setattr("pipeline.climatology_jobs.read_times", counting)
-    monkeypatch.setattr("pipeline.climatology_jobs._BLOCK_BYTES", 1.0)
+    monkeypatch.setattr("pipeline.climatologies.jobs.read_times", counting)
+    monkeypatch.setattr("pipeline.climatologies.jobs._BLOCK_BYTES", 1.0)
     with pytest.raises(OSError, match="cut off"):
         climatology_store(source, tmp_path / "b.zarr", fingerprint="f", memory_mb=0.2)
     calls.append("again")

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import rollout_blocks, train
+from pipeline import train
 from pipeline.artefacts import read_description
-from pipeline.checkpoints import Choice, ForecasterSpec
 from pipeline.config import PerturbationConfig
 from pipeline.forecast import forecast_store
-from pipeline.objects import Objects
-from pipeline.perturbations import Perturbations
+from pipeline.forecasting import rollout_blocks
+from pipeline.forecasting.perturbations import Perturbations
 from pipeline.runs import Run
-from pipeline.store_writing import verify_store
+from pipeline.stores.objects import Objects
+from pipeline.stores.writing import verify_store
+from pipeline.training.checkpoints import Choice, ForecasterSpec
 from tests.pipeline.test_train import make_run
 from transforms.errors import InputError
 from transforms.selections import parse_times
@@ -165,7 +166,7 @@ def test_non_finite_values_stop_their_member_alone(trained, whole, tmp_path, mon
 
         return block
 
-    monkeypatch.setattr("pipeline.integration.block_program", exploding)
+    monkeypatch.setattr("pipeline.forecasting.integration.block_program", exploding)
     with caplog.at_level(logging.WARNING):
         got = make(trained, tmp_path / "out.zarr", members=4)
     (message,) = caplog.messages

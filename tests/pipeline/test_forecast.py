@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import forecast_writing, rollout_blocks, train
+from pipeline import train
 from pipeline.artefacts import read_description
 from pipeline.forecast import forecast_store
-from pipeline.objects import Objects
+from pipeline.forecasting import rollout_blocks
+from pipeline.forecasting import writing as forecast_writing
 from pipeline.runs import Run
-from pipeline.store_writing import verify_store
+from pipeline.stores.objects import Objects
+from pipeline.stores.writing import verify_store
 from tests.pipeline.test_train import make_run
 from transforms.errors import InputError
 
@@ -31,9 +33,10 @@ HOUR = np.timedelta64(1, "h")
 
 KILLED = """
 import sys, time
-from pipeline import forecast_writing, rollout_blocks
+from pipeline.forecasting import writing as forecast_writing
+from pipeline.forecasting import rollout_blocks
 from pipeline.forecast import forecast_store
-from pipeline.store_writing import StoredArray
+from pipeline.stores.writing import StoredArray
 from tests.pipeline.test_forecast import SETTINGS, small_blocks
 encode = StoredArray.encode
 def slow(self, values):
@@ -203,7 +206,7 @@ def test_non_finite_values_stop_their_initial_time_alone(trained, whole, tmp_pat
 
         return block
 
-    monkeypatch.setattr("pipeline.integration.block_program", exploding)
+    monkeypatch.setattr("pipeline.forecasting.integration.block_program", exploding)
     with caplog.at_level(logging.WARNING):
         got = make(trained, tmp_path / "out.zarr")
     text = f"v_component_of_wind at 500 hPa is not finite at lead {6 * (length + 1)} h"

@@ -16,8 +16,8 @@ from pipeline.artefacts import read_description
 from pipeline.config import load_config
 from pipeline.regrid import regrid_store, run_stage
 from pipeline.runs import Run
-from pipeline.sources import open_source, source_grid
-from pipeline.validation import run_stage as validate_stage
+from pipeline.sources.opening import open_source, source_grid
+from pipeline.validate import run_stage as validate_stage
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.regridding import Regridder

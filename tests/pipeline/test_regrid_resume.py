@@ -15,9 +15,9 @@ import pytest
 import xarray as xr
 
 from pipeline.artefacts import read_description
-from pipeline.objects import Objects
 from pipeline.regrid import regrid_store
-from pipeline.store_writing import StoredArray, verify_store
+from pipeline.stores.objects import Objects
+from pipeline.stores.writing import StoredArray, verify_store
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -27,7 +27,7 @@ SETTINGS = {"shard_times": 2, "levels": [500, 850]}
 KILLED = """
 import sys, time
 from pipeline import regrid
-from pipeline.store_writing import StoredArray
+from pipeline.stores.writing import StoredArray
 from tests.pipeline.test_regrid_resume import SETTINGS, TARGET
 encode = StoredArray.encode
 def slow(self, values):

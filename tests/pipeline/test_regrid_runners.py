@@ -42,7 +42,7 @@ def test_threads_and_memory_change_no_byte(source, tmp_path):
 def _told_by_process(folder: Path) -> str:
     """Code for a worker's start: StoredArray.encode leaves a mark of its process."""
     return (
-        "import os, pathlib\nfrom pipeline.store_writing import StoredArray\nencode = StoredArray.encode\n"
+        "import os, pathlib\nfrom pipeline.stores.writing import StoredArray\nencode = StoredArray.encode\n"
         f"def marking(self, values):\n    pathlib.Path({str(folder)!r}, str(os.getpid())).touch()\n"
         "    return encode(self, values)\nStoredArray.encode = marking\n"
     )

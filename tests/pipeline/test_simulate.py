@@ -105,7 +105,7 @@ def test_settings_that_cannot_be_simulated_are_refused(tmp_path, change, message
 
 
 def test_a_missing_simulation_package_is_named_with_its_mend(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "pipeline.simulation", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.simulating.simulation", raising=False)
     for name in [name for name in sys.modules if name == "jcm" or name.startswith("jcm.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jcm", None)

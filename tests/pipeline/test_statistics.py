@@ -11,7 +11,7 @@ import xarray as xr
 
 from pipeline.artefacts import read_description
 from pipeline.statistics import statistics_store
-from pipeline.stores import read_times
+from pipeline.stores.reading import read_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 

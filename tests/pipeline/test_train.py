@@ -19,11 +19,12 @@ import pytest
 import xarray as xr
 from flax import nnx
 
-import pipeline.checkpoints
-from pipeline import curriculum, forecast, statistics, train
+import pipeline.training.checkpoints
+from pipeline import forecast, statistics, train
 from pipeline.artefacts import describe, read_description
 from pipeline.config import load_config
 from pipeline.runs import Run
+from pipeline.training import curriculum
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -75,7 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def parameters(run: Run) -> list[np.ndarray]:
-    forecaster, _ = pipeline.checkpoints.load_forecaster(run.checkpoints)
+    forecaster, _ = pipeline.training.checkpoints.load_forecaster(run.checkpoints)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(forecaster, nnx.Param))]
 
 
@@ -256,7 +257,7 @@ def test_batch_statistics_are_saved_resumed_and_used(tmp_path: Path, monkeypatch
     runs = [make_run(tmp_path / name, "model.normalisation=batch") for name in ("plain", "resumed")]
     train.run_stage(runs[0], "f", {"regrid": "t"})
     train_with_a_stop(runs[1], 9, monkeypatch)
-    loaded = [pipeline.checkpoints.load_forecaster(run.checkpoints)[0] for run in runs]
+    loaded = [pipeline.training.checkpoints.load_forecaster(run.checkpoints)[0] for run in runs]
     for got, expected in zip(*(jax.tree.leaves(nnx.state(model)) for model in loaded), strict=True):
         np.testing.assert_array_equal(got, expected)
     statistics = nnx.state(loaded[0], nnx.BatchStat)["network"]["down"][0][0]["norm"]
@@ -320,7 +321,7 @@ def test_forecast_layout(trained: Run, forecasts: xr.Dataset):
 def test_forecast_is_the_forecaster_s_rollout(trained: Run, forecasts: xr.Dataset):
     from transforms.forcings import forcing_fields
 
-    forecaster, spec = pipeline.checkpoints.load_forecaster(trained.checkpoints)
+    forecaster, spec = pipeline.training.checkpoints.load_forecaster(trained.checkpoints)
     truth = xr.open_zarr(trained.training_store, consolidated=False)
     # The last of 20 initial times, in a batch that is not full.
     initial = forecasts.time.values[-1]

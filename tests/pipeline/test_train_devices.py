@@ -30,8 +30,10 @@ def main() -> None:
     """Train the runs named on the command line, ``NAME=SPHERE[+ORIGIN]``; ORIGIN's checkpoint is gone on from."""
     from test_train import make_run
 
-    from pipeline import curriculum, distributed, train
+    from pipeline import train
+    from pipeline.processes import distributed
     from pipeline.runs import Run
+    from pipeline.training import curriculum
 
     base, *jobs = sys.argv[1:]
     process = os.environ.get("SPHERECAST_TEST_PROCESS")

@@ -14,7 +14,7 @@ import xarray as xr
 from pipeline.artefacts import describe
 from pipeline.config import Config, parse_config
 from pipeline.runs import Run
-from pipeline.validation import KIND, ValidationRecord
+from pipeline.validate import KIND, ValidationRecord
 from transforms.grids import Grid
 
 PRESSURE = ["geopotential", "temperature", "u_component_of_wind", "v_component_of_wind"]

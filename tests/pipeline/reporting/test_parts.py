@@ -15,7 +15,7 @@ from pipeline.reporting.fields import Field, calendar_day, duration, instant, pr
 from pipeline.reporting.html import Html, data_script, tag
 from pipeline.reporting.maps import map_section
 from pipeline.reporting.scores import read_scores, verdict
-from pipeline.stores import open_store
+from pipeline.stores.reading import open_store
 from transforms.errors import InputError
 
 

@@ -1,0 +1,166 @@
+"""Forecasts of a run's checkpoints written anywhere: what a command line asks for, checked and carried out."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.artefacts import SCHEMA_VERSION, digest, read_description, refuse_other, require, store_identity
+from pipeline.config import Config, load_config
+from pipeline.forecast import forecast_store
+from pipeline.runs import Run
+from pipeline.stores.netcdf import write_netcdf
+from pipeline.stores.objects import is_url
+from pipeline.training.checkpoints import Choice
+from transforms.errors import InputError
+from transforms.selections import parse_leads, parse_times
+
+__all__ = ["forecast_to"]
+
+_HOUR = np.timedelta64(1, "h")
+_CHANGEABLE = ("forecast.", "execution.memory_mb")
+"""What may be changed of a run without making it another."""
+
+
+def forecast_to(
+    directory: Path,
+    target: str,
+    *,
+    overrides: Sequence[str] = (),
+    initial_times: str | None = None,
+    leads: str | None = None,
+    variables: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+    states: str | None = None,
+    members: int | None = None,
+    numbers: Sequence[int] | None = None,
+    checkpoints: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> bool:
+    """Write a forecast of a run's checkpoints; return whether there was anything to do.
+
+    Args:
+        directory: of the run.
+        target: path or address that ends in ``.zarr``, or path that ends in ``.nc``.
+        overrides: changes of the run's ``forecast`` section.
+        initial_times, leads: as `transforms.selections` reads them; the run's by default.
+        states: where forecasts start from; the run's training store by default.
+        members, numbers, variables, levels: see `pipeline.forecast.forecast_store`; the run's by default.
+        checkpoints: each ``latest``, ``best``, a number of updates, the directory of another run, or ``RUN@WHICH``.
+        overwrite: replace something else at the target.
+
+    Raises:
+        InputError: see `pipeline.forecast.forecast_store`; options that contradict each other; something else is at the
+            target.
+    """
+    if not re.search(r"\.(zarr|nc)/?$", target):
+        raise InputError(f"--output {target}: expected a name that ends in .zarr or .nc.")
+    if target.endswith(".nc") and is_url(target):
+        raise InputError(
+            f"--output {target}: netCDF can only be written to this machine's disks. Give a path, or .zarr."
+        )
+    run = Run.open(directory)
+    given = {
+        "every_hours": ("--initial-times", initial_times),
+        "lead_hours": ("--leads", leads),
+        "variables": ("--variable", variables),
+        "members": ("--members", members),
+        "checkpoints": ("--checkpoint", checkpoints),
+    }
+    config = _changed(run, overrides, {key: option for key, (option, value) in given.items() if value})
+    settings = config.forecast
+    choices = [_choice(str(which), run) for which in checkpoints or settings.checkpoints]
+    members = members or settings.members
+    if numbers and members * len(choices) == 1:
+        raise InputError("--number: a single forecast has no members. Give --members N or several --checkpoint.")
+    states = states or str(run.training_store)
+    period, every_hours = (config.periods.test, settings.every_hours) if initial_times is None else (None, None)
+    if initial_times is None and period is None:
+        raise InputError(
+            "--initial-times: needed, since periods.test of the run is not set, e.g. 2020-01-01:2020-02-01:12h."
+        )
+    asked = {
+        "initial_times": None if initial_times is None else parse_times(initial_times),
+        "leads": None if leads is None else _hours(leads, config.data.time_step_hours),
+        "variables": variables or settings.variables,
+        "levels": levels or None,
+        "members": members,
+        "numbers": numbers or None,
+    }
+    trained = [
+        require(choice.folder, "checkpoint", "run `spherecast train` first")["fingerprint"] for choice in choices
+    ]
+    fingerprint = digest(
+        ["forecast", SCHEMA_VERSION, trained, [choice.which for choice in choices], store_identity(states)]
+        + [initial_times, period, settings.model_dump(mode="json", exclude={"batch_size"}), asked["leads"]]
+        + [asked[key] for key in ("variables", "levels", "members", "numbers")]
+    )
+    if refuse_other(target, fingerprint, overwrite=overwrite):
+        return False
+
+    def write(store: str | Path) -> None:
+        forecast_store(
+            choices,
+            states,
+            store,
+            period=period,
+            every_hours=every_hours,
+            lead_hours=settings.lead_hours,
+            perturbation=settings.perturbation,
+            batch_size=settings.batch_size,
+            memory_mb=config.execution.memory_mb,
+            fingerprint=fingerprint,
+            key="periods.test",
+            **asked,
+        )
+
+    if not target.endswith(".nc"):
+        write(target)
+        return True
+    # The forecast is a store until it is whole, so that it can be gone on with.
+    store = Path(target).with_name(f".{Path(target).name}.zarr")
+    if (read_description(store) or {}).get("fingerprint") != fingerprint:
+        write(store)
+    write_netcdf(store, target)
+    shutil.rmtree(store)
+    return True
+
+
+def _changed(run: Run, overrides: Sequence[str], given: dict[str, str]) -> Config:
+    """Return the run's configuration with its forecasts changed.
+
+    Args:
+        given: options that stand for keys of ``forecast``.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not key.startswith(_CHANGEABLE):
+            raise InputError(
+                f"{override}: a forecast with --output takes the run as it was trained; only forecast.* and "
+                "execution.memory_mb can be changed. Leave it out."
+            )
+        option = given.get(key.removeprefix("forecast."))
+        if option is not None:
+            raise InputError(f"{override}: {option} says the same in another way. Give one of the two.")
+    return load_config(run.directory / "config.yaml", overrides)
+
+
+def _choice(text: str, run: Run) -> Choice:
+    """Return the checkpoint that e.g. ``best``, ``850``, ``runs/other`` or ``runs/other@best`` means."""
+    place, at, which = text.rpartition("@") if "@" in text else ("", "", text)
+    if not at and not re.fullmatch(r"latest|best|\d+", which):
+        place, which = which, "latest"
+    if not re.fullmatch(r"latest|best|\d+", which):
+        raise InputError(f"--checkpoint {text!r}: expected latest, best, a number of updates, RUN or RUN@WHICH.")
+    folder = Run.open(place).checkpoints if place else run.checkpoints
+    return Choice(folder, int(which) if which.isdigit() else which)
+
+
+def _hours(text: str, step_hours: int) -> list[float]:
+    """Return the leads that a command line means, in hours."""
+    values = parse_leads(text).values(step_hours * _HOUR) / _HOUR
+    return [int(value) if value.is_integer() else value for value in values.tolist()]

@@ -1,0 +1,1 @@
+"""What long work shares: Apache Beam, progress, threads."""

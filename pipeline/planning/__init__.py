@@ -1,0 +1,1 @@
+"""What a training would need of devices that are not here, read from its compiled programs."""

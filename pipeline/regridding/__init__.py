@@ -1,0 +1,1 @@
+"""The work of the regridding job, and the ways to bring fields to another grid."""

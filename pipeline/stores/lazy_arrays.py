@@ -1,0 +1,107 @@
+"""Arrays on disk behind xarray's lazy indexing, zarr ones read through tensorstore.
+
+Tensorstore decodes the many small chunks of a store in threads, several times faster than zarr-python, and reads parts
+of shards.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from pipeline.jobs.threads import decoding_context
+from pipeline.sources.retrying import Retry
+
+__all__ = ["LazyArray", "lazily_indexed", "open_array"]
+
+
+def open_array(store: str | Path, name: str) -> ts.TensorStore:
+    """Open the array `name` of a zarr store on this machine for reading.
+
+    Raises:
+        ValueError, NotImplementedError: tensorstore does not know its codecs, filters or type.
+    """
+    folder = (Path(store) / name).resolve()
+    driver = "zarr3" if (folder / "zarr.json").is_file() else "zarr"
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    return ts.open(spec, open=True, read=True, context=decoding_context()).result()
+
+
+class LazyArray(BackendArray):
+    """An array that is read when it is indexed, its axes reordered.
+
+    Axes are reordered here because xarray would read a lazily transposed array point by point.
+    """
+
+    def __init__(
+        self,
+        source: ts.TensorStore | xr.Variable,
+        order: Sequence[int] | None = None,
+        *,
+        what: str = "",
+        retry: Retry | None = None,
+        layout: Sequence[int] | None = None,
+    ) -> None:
+        """Describe the array.
+
+        Args:
+            order: axes of the source in the order they get here; as they are by default.
+            what: address and name, for messages.
+            retry: how reads that fail are tried again; not at all by default.
+            layout: axes of a tensorstore from the outermost to the innermost in memory; as they are by default.
+        """
+        self._source, self._order = source, tuple(range(len(source.shape)) if order is None else order)
+        self._what, self._retry, self._layout = what, retry, layout
+        self._token = uuid.uuid4().hex
+        self.shape = tuple(source.shape[axis] for axis in self._order)
+        self.dtype = np.dtype(source.dtype.numpy_dtype if isinstance(source, ts.TensorStore) else source.dtype)
+
+    def __dask_tokenize__(self) -> str:
+        return self._token
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        # Not every source takes negative steps, integers or ends beyond the array: read the range, then cut and turn it.
+        forward, rest = [slice(0, 0)] * len(key), []
+        for part, size, axis in zip(key, self.shape, self._order, strict=True):
+            wanted = range(size)[part] if isinstance(part, slice) else range(part, part + 1)
+            low, high = (min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1) if wanted else (0, 0)
+            forward[axis] = slice(low, high, abs(wanted.step))
+            rest.append(slice(None, None, np.sign(wanted.step)) if isinstance(part, slice) else 0)
+        chosen = tuple(forward)
+        values = (
+            self._values(chosen) if self._retry is None else self._retry.call(lambda: self._values(chosen), self._what)
+        )
+        return values.transpose(self._order)[tuple(rest)]
+
+    def _values(self, key: tuple[slice, ...]) -> np.ndarray:
+        if not isinstance(self._source, ts.TensorStore):
+            return self._source[key].values
+        chosen = self._source[key]
+        if self._layout is None:
+            return chosen.read().result()
+        # Axes are turned while values are copied out of a chunk, which costs less than another pass over them.
+        buffer = np.empty([chosen.shape[axis] for axis in self._layout], self.dtype)
+        values = buffer.transpose(np.argsort(self._layout))
+        ts.array(values, copy=False).write(chosen).result()
+        return values
+
+
+def lazily_indexed(
+    variable: xr.Variable, array: BackendArray, dims: Sequence[str], order: Sequence[int] | None = None
+) -> xr.Variable:
+    """Return a variable of `array`'s values with the attributes and, in the order of its axes, chunks of `variable`."""
+    encoding = dict(variable.encoding)
+    for key in ("chunks", "shards", "preferred_chunks", "chunksizes"):
+        if order is not None and isinstance(encoding.get(key), tuple):
+            encoding[key] = tuple(encoding[key][axis] for axis in order)
+    return xr.Variable(dims, indexing.LazilyIndexedArray(array), variable.attrs, encoding)

@@ -1,0 +1,140 @@
+"""Forecasts in the midst of a training: losses on held-out windows, and errors at 1, 3 and 5 days."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from model.training import Batch, LossWeights
+from model.verification import ForecastErrors, weighted_loss
+from pipeline.training.windows import WindowSource
+
+__all__ = ["Headline", "HeldOut", "headline_fields"]
+
+_DAYS = (1, 3, 5)
+_USUAL = ("geopotential@500", "temperature@850", "2m_temperature", "wind_vector@850")
+
+
+class Headline(dict[str, list[int]]):
+    """Channels of the fields that are followed, by ``variable@level`` or ``variable``; several for a wind vector."""
+
+
+def headline_fields(fields: Sequence[tuple[str, int | None]], wanted: Sequence[str]) -> Headline:
+    """Return those of the fields `wanted` that a state has, or the usual ones, or its first.
+
+    Args:
+        fields: (variable, level) of every channel.
+        wanted: as in ``report.headline``; ``wind_vector`` stands for both components.
+    """
+    names = {_name(variable, level): [channel] for channel, (variable, level) in enumerate(fields)}
+    for channel, (variable, level) in enumerate(fields):
+        north = _name(variable.replace("u_component", "v_component"), level)
+        if variable == "u_component_of_wind" and north in names:
+            names[_name("wind_vector", level)] = [channel, *names[north]]
+    for choice in (wanted, _USUAL, list(names)[:1]):
+        found = Headline({name: names[name] for name in choice if name in names})
+        if found:
+            return found
+    return Headline()
+
+
+class HeldOut:
+    """Validation: losses by the rollout of a stage, and errors of the headline fields beside persistence."""
+
+    def __init__(
+        self,
+        windows: Callable[[str, int], WindowSource],
+        errors: ForecastErrors,
+        *,
+        tendency_std: np.ndarray,
+        latitude_weights: np.ndarray,
+        headline: Headline,
+        time_step_hours: int,
+        batch_size: int,
+        loss_windows: int,
+        initial_times: int,
+        input_steps: int,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            batch_size: windows forecast together.
+            loss_windows: windows of the losses, at most.
+            initial_times: of the forecasts, at most; 0 for none.
+        """
+        self._windows, self._errors, self._tendency_std = windows, errors, tendency_std
+        self._latitude_weights, self._headline, self._hours = latitude_weights, headline, time_step_hours
+        self._batch_size, self._loss_windows, self._initial_times = batch_size, loss_windows, initial_times
+        self._input_steps = input_steps
+        self._persistence: dict[str, list[float | None]] | None = None
+        self._leads = self._longest() if initial_times else []
+
+    def loss(self, params: nnx.State, statistics: nnx.State, steps: int, weights: LossWeights) -> float | None:
+        """Return the mean loss of rollouts of so many steps; None where there are no windows."""
+        losses = [
+            weighted_loss(self._errors(params, statistics, batch), self._tendency_std, weights)
+            for batch in self._batches(steps, self._loss_windows)
+        ]
+        return float(np.mean(losses)) if losses else None
+
+    def forecasts(self, params: nnx.State, statistics: nnx.State) -> dict[str, Any] | None:
+        """Return root mean square errors ``rmse`` and ``persistence`` by field, at ``lead_hours``; None without windows.
+
+        Values are in the units of the fields.
+        """
+        if not self._leads:
+            return None
+        errors, still = [], []
+        for batch in self._batches(self._leads[-1], self._initial_times):
+            errors.append(self._errors(params, statistics, batch))
+            if self._persistence is None:
+                still.append(self._errors_of_persistence(batch.states))
+        if self._persistence is None:
+            self._persistence = self._rmse(np.mean(still, axis=0))
+        return {
+            "lead_hours": [lead * self._hours for lead in self._leads],
+            "rmse": self._rmse(np.mean(errors, axis=0)),
+            "persistence": self._persistence,
+        }
+
+    def _errors_of_persistence(self, states: np.ndarray) -> np.ndarray:
+        """(step, channel)."""
+        now = self._input_steps - 1
+        squares = (states[:, now + 1 :] - states[:, now : now + 1]) ** 2 * self._latitude_weights[:, None]
+        return np.mean(squares, axis=(0, 3, 4), dtype=np.float64)
+
+    def _longest(self) -> list[int]:
+        """Return the leads of whole days, in steps, for which the validation period has windows."""
+        leads = [24 * day // self._hours for day in _DAYS if 24 * day % self._hours == 0]
+        return [lead for lead in leads if lead > 0 and len(self._windows("validation", lead))]
+
+    def _rmse(self, errors: np.ndarray) -> dict[str, list[float | None]]:
+        def root(square: float) -> float | None:
+            # Forecasts of a young network may overflow, and JSON has no word for that.
+            return float(f"{np.sqrt(square):.6g}") if np.isfinite(square) else None
+
+        return {
+            name: [root(errors[lead - 1, channels].sum()) for lead in self._leads]
+            for name, channels in self._headline.items()
+        }
+
+    def _batches(self, steps: int, most: int) -> Iterator[Batch]:
+        """Yield windows evenly spread over the period, the same ones every time, in batches that are all full."""
+        source = self._windows("validation", steps)
+        count = min(most, len(source))
+        if count == 0:
+            return
+        chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int))
+        # A batch of another size would need a program of its own. What does not fill one is left out, unless it is all
+        # there is: then windows are taken twice.
+        full = len(chosen) // self._batch_size * self._batch_size
+        chosen = chosen[:full] if full else np.resize(chosen, self._batch_size)
+        for group in chosen.reshape(-1, self._batch_size):
+            yield source.read(group)
+
+
+def _name(variable: str, level: int | None) -> str:
+    return variable if level is None else f"{variable}@{level}"

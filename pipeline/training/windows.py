@@ -1,0 +1,209 @@
+"""Windows of consecutive states: which there are, and reading them from a training store for training and forecasts."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from model.training import Batch
+from pipeline.training.layout import StateLayout
+
+__all__ = ["StateReader", "WindowSource", "window_starts"]
+
+_GROUP_BYTES = 64_000_000
+_FORCING_TEMPORARIES = 8
+"""Fields that computing the solar radiation of one time holds at once, at most."""
+
+
+def window_starts(
+    times: np.ndarray, valid: np.ndarray, length: int, step: np.timedelta64, period: tuple[datetime, datetime] | None
+) -> np.ndarray:
+    """Return the positions at which a window of consecutive valid times starts.
+
+    Args:
+        times: datetime64, ascending, shape (time,).
+        valid: whether each time holds complete data, shape (time,).
+        length: times in a window.
+        step: what consecutive times differ by; a window never crosses a gap.
+        period: first and last time a window may touch; None for no bound.
+
+    Returns:
+        Positions in `times`, ascending.
+    """
+    usable = valid.copy()
+    if period is not None:
+        start, end = (np.datetime64(instant) for instant in period)
+        usable &= (times >= start) & (times <= end)
+    follows = np.concatenate([[False], np.diff(times) == step])
+    continues = follows & np.concatenate([[False], usable[:-1]])
+    position = np.arange(times.size)
+    began = np.maximum.accumulate(np.where(usable & ~continues, position, 0))
+    return np.flatnonzero(usable & (position - began + 1 >= length)) - (length - 1)
+
+
+class StateReader:
+    """Reads states of a training store as (time, channel, latitude, longitude)."""
+
+    def __init__(self, store: Path, layout: StateLayout, memory_mb: int) -> None:
+        """Open the store.
+
+        Args:
+            memory_mb: bound on the decoded chunks that are kept in memory.
+        """
+        self._store, self._layout = store.resolve(), layout
+        self._open(memory_mb * 1_000_000)
+
+    def _open(self, cache_bytes: int) -> None:
+        context = ts.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
+        opening = {
+            name: ts.open(
+                {
+                    "driver": "zarr3",
+                    "kvstore": {"driver": "file", "path": f"{self._store}/{name}/"},
+                    # Published stores never change: what is in the cache need not be compared with the disk.
+                    "recheck_cached_data": "open",
+                },
+                context=context,
+                open=True,
+                read=True,
+            )
+            for name in self._layout.variables
+        }
+        arrays = {name: future.result() for name, future in opening.items()}
+        self._arrays = {
+            name: array if array.dtype == ts.float32 else ts.cast(array, ts.float32) for name, array in arrays.items()
+        }
+        self._times_per_chunk = max(array.chunk_layout.read_chunk.shape[0] or 1 for array in arrays.values())
+
+    def with_cache(self, cache_bytes: int) -> StateReader:
+        """Return a reader of the same store that keeps decoded chunks of at most `cache_bytes`, its own."""
+        other = copy.copy(self)
+        other._open(cache_bytes)
+        return other
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(channel, latitude, longitude)."""
+        return (len(self._layout.fields), *next(iter(self._arrays.values())).shape[-2:])
+
+    def times_touched(self, count: int) -> int:
+        """Return the most times that the chunks of `count` consecutive states hold."""
+        return ((count + self._times_per_chunk - 2) // self._times_per_chunk + 1) * self._times_per_chunk
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Return `count` consecutive states from position `start`, float32."""
+        return self.read_windows(np.array([start]), count)[0]
+
+    def read_windows(
+        self, starts: np.ndarray, count: int, latitudes: slice = slice(None), into: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return (window, time, channel, latitude, longitude), float32: `count` states from every position.
+
+        Args:
+            latitudes: the rows that are returned, without a step.
+            into: contiguous array that is filled and returned; a new one by default.
+        """
+        if into is None:
+            channels, nlat, nlon = self.state_shape
+            into = np.empty((len(starts), count, channels, len(range(nlat)[latitudes]), nlon), np.float32)
+        states = into.reshape(-1, *into.shape[2:])
+        times = (np.asarray(starts)[:, None] + np.arange(count)).ravel()
+        writing = []
+        # One batch opens each file once, and reads neighbouring chunks together.
+        with ts.Batch() as batch:
+            for name, channels in self._layout.slices().items():
+                array = self._arrays[name]
+                target = states[:, channels] if array.ndim == 4 else states[:, channels.start]
+                # Chunks are decoded straight into their place, those of all variables at once.
+                writing.append(ts.array(target, copy=False).write(array[times][..., latitudes, :], batch=batch))
+        for future in writing:
+            future.result()
+        return into
+
+
+class WindowSource:
+    """Windows of a store: a `Batch` without the batch axis for every start, or one of several."""
+
+    def __init__(
+        self,
+        reader: StateReader,
+        times: np.ndarray,
+        starts: np.ndarray,
+        *,
+        input_steps: int,
+        steps: int,
+        forcing: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        """Describe the windows.
+
+        Args:
+            times: datetime64 of the store, shape (time,).
+            starts: positions of first times; see `window_starts`.
+            input_steps: states that the network is given.
+            steps: model steps that follow.
+            forcing: makes (step, forcing, latitude, longitude) from datetime64 times (step,).
+        """
+        self._reader, self._times, self._starts = reader, times, starts
+        self._input_steps, self._steps, self._forcing = input_steps, steps, forcing
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Batch:
+        return Batch(*(part[0] for part in self.read([index])))
+
+    @functools.cached_property
+    def shapes(self) -> Batch:
+        """Shapes of one window: (time, channel, latitude, longitude) and (step, forcing, latitude, longitude)."""
+        forcings = self._forcing(self._times[:1]).shape[1:]
+        return Batch((self._input_steps + self._steps, *self._reader.state_shape), (self._steps, *forcings))
+
+    def read(self, indices: Sequence[int] | np.ndarray, latitudes: slice = slice(None)) -> Batch:
+        """Return the windows of `indices`, in their order, with the rows `latitudes` alone.
+
+        They are read in groups, so that what is decoded at once is bounded; see `scratch_bytes`.
+        """
+        starts = self._starts[np.asarray(indices, int)]
+        rows = range(self.shapes.states[-2])[latitudes]
+        latitudes = slice(rows.start, rows.stop)
+        states, forcings = (
+            np.empty((len(starts), *shape[:2], len(rows), shape[3]), np.float32) for shape in self.shapes
+        )
+        size, first = self._group, self._input_steps - 1
+        for begin in range(0, len(starts), size):
+            group = starts[begin : begin + size]
+            self._reader.read_windows(group, states.shape[1], latitudes, into=states[begin : begin + size])
+            times = self._times[group[:, None] + np.arange(first, first + self._steps)]
+            fields = self._forcing(times.ravel())[:, :, latitudes]
+            forcings[begin : begin + size] = fields.reshape(len(group), self._steps, *fields.shape[1:])
+        return Batch(states, forcings)
+
+    @property
+    def _group(self) -> int:
+        return max(1, _GROUP_BYTES // self._window_scratch)
+
+    @property
+    def _window_scratch(self) -> int:
+        count, channels, nlat, nlon = self.shapes.states
+        decoded = self._reader.times_touched(count) * channels
+        fields = self._steps * (self.shapes.forcings[1] + _FORCING_TEMPORARIES)
+        return 4 * nlat * nlon * (decoded + fields)
+
+    def scratch_bytes(self, windows: int) -> int:
+        """Return a bound on the memory that `read` takes for so many windows beside its result and the cache.
+
+        Chunks on their way, as large encoded as decoded at worst, and forcings with what computing them holds.
+        """
+        return min(windows, self._group) * self._window_scratch
+
+    def with_cache(self, cache_bytes: int) -> WindowSource:
+        """Return the same windows with a cache of decoded chunks of their own."""
+        other = copy.copy(self)
+        other._reader = self._reader.with_cache(cache_bytes)
+        return other

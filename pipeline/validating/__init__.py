@@ -1,0 +1,1 @@
+"""What a source is found to be: the scan of every value, and the record of it."""
