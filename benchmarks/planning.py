@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common import main, row
 
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.planning.plan import plan
 from pipeline.planning.topologies import Topology
 

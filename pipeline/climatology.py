@@ -166,11 +166,7 @@ def climatology_store(
     with publishing(target, keep_partial=resumed) as partial:
         arrays = {suffixed for name in names for suffixed in _results(name, fields[name])}
         if not resumed:
-            shutil.rmtree(job.work, ignore_errors=True)
-            Path(job.work).mkdir()
-            for name in names:
-                sample = samples_of(fields[name].flattened(first.pop(name)), calendar.count[:1])[0]
-                np.save(job.origin_path(name), origin_of(sample.reshape(fields[name].space[0], -1)))
+            _begin(job, first)
             _create(Path(partial), dataset, job, description)
         _run(job, beam_options)
         lost = [name for name in sorted(arrays) if any(not path.exists() for path in _shards(job, name))]
@@ -179,6 +175,15 @@ def climatology_store(
         consolidate(partial)
     shutil.rmtree(job.work, ignore_errors=True)
     logger.info("%s: %d variables, %d hours, from %d times", target, len(names), calendar.hours.size, len(positions))
+
+
+def _begin(job: Job, first: dict[str, np.ndarray]) -> None:
+    """Make the folder of what workers share: the origins that sums are taken from, near the first values of each variable."""
+    shutil.rmtree(job.work, ignore_errors=True)
+    Path(job.work).mkdir()
+    for name in list(first):
+        sample = samples_of(job.fields[name].flattened(first.pop(name)), job.calendar.count[:1])[0]
+        np.save(job.origin_path(name), origin_of(sample.reshape(job.fields[name].space[0], -1)))
 
 
 def _check(

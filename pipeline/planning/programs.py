@@ -25,7 +25,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from model.forecaster import Normalisation
 from model.sharding import STATES, WHOLE, make_mesh, present
 from model.training import LossWeights, abstract_batch, compiler_options
-from pipeline.config import Config, parse_config
+from pipeline.config import Config
+from pipeline.config_files import parse_config
 from pipeline.planning.hlo import Program
 from pipeline.planning.plan import NEWS
 from pipeline.planning.topologies import Topology

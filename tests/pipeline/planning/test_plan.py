@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.config_files import load_config
 from pipeline.planning.plan import Plan, assemble, plan
 from pipeline.planning.tables import print_plan
 from pipeline.planning.topologies import Topology
