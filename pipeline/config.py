@@ -1,7 +1,7 @@
 """The configuration of a run: typed, checked before any work starts, and saved resolved in the run directory.
 
-`pipeline.config_files` reads it. Each section is one class below; `dags.stages` says which stage reads which section, and a stage runs again only when a section it
-reads has changed.
+`pipeline.config_files` reads it. Each section is one class below; `dags.stages` says which stage reads which section,
+and a stage runs again only when a section it reads has changed.
 """
 
 from __future__ import annotations
