@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -31,9 +30,8 @@ from pipeline.runs import Run
 from pipeline.stores.reading import (
     consolidate,
     description_of,
-    fields_of,
+    fields_over_time,
     grid_of,
-    open_store,
     period_of,
     read_times,
     select_period,
@@ -117,15 +115,10 @@ def climatology_store(
     Raises:
         InputError: settings that do not go together, no valid time in the period, or no variable on a global grid.
     """
-    source = str(source) if "://" in str(source) else os.path.abspath(source)
-    dataset = open_store(source, "source")
+    source, dataset, names = fields_over_time(source)
     if years is not None:
         period = (datetime(years[0], 1, 1), datetime(years[1], 12, 31, 23, 59, 59))
-    positions = select_period(dataset, period, source)
-    grid = grid_of(dataset)
-    names = fields_of(dataset, "time")
-    if not names:
-        raise InputError(f"{source}: expected variables over time, latitude and longitude, got {list(dataset)}.")
+    positions, grid = select_period(dataset, period, source), grid_of(dataset)
     dry = {name: mm for name, mm in (dry_thresholds_mm or SEEPS_DRY_MM).items() if name in names}
     _check(method, statistics, quantiles, window_days, daily, hour_interval)
     if "seeps" in statistics and not dry:
