@@ -15,6 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from transforms.metrics import METRICS
 from transforms.variables import VARIABLES, known, wind_pairs
 
+if TYPE_CHECKING:
+    from transforms.grids import Grid
+
 __all__ = ["Config"]
 
 WEATHERBENCH_LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
@@ -38,9 +41,19 @@ Period = Annotated[tuple[Instant, Instant], BeforeValidator(_as_period)]
 class GridConfig(Section):
     """An equiangular grid, longitudes from 0."""
 
+    def build(self) -> Grid:
+        """Return the grid."""
+        from transforms.grids import Grid  # Brings NumPy, which the command line starts without.
+
+        return Grid.equiangular(self.latitude, self.longitude, poles=self.poles)
+
     latitude: Annotated[int, Field(ge=4)]
     longitude: Annotated[int, Field(ge=4)]
     poles: bool = False
+
+
+Preset = Literal["weatherbench2", "arco-era5", "cf"]
+"""Known kinds of sources, the keys of `pipeline.sources.presets.PRESETS`."""
 
 
 class SourceConfig(Section):
@@ -52,7 +65,7 @@ class SourceConfig(Section):
     path: str | None = Field(
         None, description="local path or gs://, s3://, http(s):// address of a zarr, netCDF or GRIB"
     )
-    preset: Literal["weatherbench2", "arco-era5", "cf"] | None = Field(
+    preset: Preset | None = Field(
         None, description="names, units and access of a known kind of source; what is given besides goes before it"
     )
     rename: dict[str, str] = Field(default_factory=dict, description="name in the source: name in Spherecast")
