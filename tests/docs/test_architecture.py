@@ -55,7 +55,8 @@ def test_every_step_names_code_of_the_folder_it_gives():
     assert len(steps) > 20
     for step, who, *_ in steps:
         names, folders = re.findall(r"`([\w.]+)`", who), re.findall(r"in `([\w/]+)/`", who)
-        assert names and folders, step
+        assert names, step
+        assert folders, step
         for name in names:
             module = ".".join(part for part in name.split(".") if part.islower() or "_" in part)
             homes = {*folders, "pipeline/stores", "pipeline/regridding"}
