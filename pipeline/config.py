@@ -41,15 +41,15 @@ Period = Annotated[tuple[Instant, Instant], BeforeValidator(_as_period)]
 class GridConfig(Section):
     """An equiangular grid, longitudes from 0."""
 
+    latitude: Annotated[int, Field(ge=4)] = Field(description="number of latitudes")
+    longitude: Annotated[int, Field(ge=4)] = Field(description="number of longitudes")
+    poles: bool = Field(False, description="rows at both poles; else half a step from them")
+
     def build(self) -> Grid:
         """Return the grid."""
         from transforms.grids import Grid  # Brings NumPy, which the command line starts without.
 
         return Grid.equiangular(self.latitude, self.longitude, poles=self.poles)
-
-    latitude: Annotated[int, Field(ge=4)]
-    longitude: Annotated[int, Field(ge=4)]
-    poles: bool = False
 
 
 Preset = Literal["weatherbench2", "arco-era5", "cf"]
@@ -103,7 +103,9 @@ class DataConfig(Section):
     """What the training store holds."""
 
     grid: GridConfig = GridConfig(latitude=32, longitude=64)
-    method: Literal["conservative", "bilinear", "nearest", "spectral"] = "conservative"
+    method: Literal["conservative", "bilinear", "nearest", "spectral"] = Field(
+        "conservative", description="of regridding; winds are regridded as vectors"
+    )
     variables: Annotated[list[str], Field(min_length=1, description="prognostic variables, ARCO-ERA5 names")]
     statics: list[str] = Field(default_factory=list, description="time-independent inputs")
     levels: list[PositiveInt] = Field(default_factory=lambda: list(WEATHERBENCH_LEVELS), description="hPa")
@@ -143,8 +145,8 @@ class PeriodsConfig(Section):
     """Disjoint periods of the training store; both ends included."""
 
     train: Period | None = Field(None, description="training, statistics and climatology; all data by default")
-    validation: Period | None = None
-    test: Period | None = None
+    validation: Period | None = Field(None, description="validation losses and forecasts of training; none by default")
+    test: Period | None = Field(None, description="initial times of forecasts")
 
     @model_validator(mode="after")
     def _disjoint(self) -> PeriodsConfig:
@@ -168,7 +170,9 @@ class PeriodsConfig(Section):
 class ClimatologyConfig(Section):
     """WeatherBench 2's climatology by hour and day of year."""
 
-    method: Literal["explicit", "fast"] = "explicit"
+    method: Literal["explicit", "fast"] = Field(
+        "explicit", description="WeatherBench 2's two orders of averaging over window and years"
+    )
     window_days: Annotated[int, Field(ge=1)] = Field(61, description="width of the triangular window, odd")
     statistics: Annotated[list[Literal["mean", "std", "quantile", "seeps"]], Field(min_length=1)] = Field(
         default_factory=lambda: ["mean", "std"], description="seeps: thresholds of 24 h and 6 h precipitation"
@@ -203,7 +207,9 @@ class ModelConfig(Section):
         "linear", description="Gauss grid of the nonlinearity: as many latitudes as degrees, or half as many again"
     )
     filter_knots: PositiveInt | None = Field(None, description="knots of a localised filter; null: one per degree")
-    nonlinearity: Literal["phase_collapse", "gelu"] = "phase_collapse"
+    nonlinearity: Literal["phase_collapse", "gelu"] = Field(
+        "phase_collapse", description="of scalars at every point; vectors are scaled by a sigmoid gate"
+    )
     normalisation: Literal["sample", "batch", "none"] = Field(
         "sample", description="spectral normalisation before each block: by each sample's power, the batch's, or none"
     )
@@ -240,13 +246,13 @@ class RolloutStage(Section):
 class TrainingConfig(Section):
     """The optimiser and its curriculum."""
 
-    stages: Annotated[list[RolloutStage], Field(min_length=1)]
-    batch_size: PositiveInt = 2
-    seed: int = 0
+    stages: Annotated[list[RolloutStage], Field(min_length=1, description="the curriculum, one stage after the other")]
+    batch_size: PositiveInt = Field(2, description="windows of an update, over all devices")
+    seed: int = Field(0, description="of the initial parameters and the order of windows")
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="of each stage's updates")
-    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = Field(0.99, description="decay of AdamW's second moments")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="decoupled, of AdamW")
+    clip_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient; it is scaled down")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.995, description="0 keeps the raw parameters")
     variable_weights: dict[str, float] = Field(default_factory=dict, description="loss weight by variable; default 1")
     level_weights: dict[int, float] = Field(default_factory=dict, description="loss weight by level, hPa; default 1")
@@ -293,14 +299,16 @@ class PerturbationConfig(Section):
     relative_to: Literal["tendency", "state"] = Field(
         "tendency", description="spread of the change over a model step, or of states, in the training period"
     )
-    spectrum: Literal["gaussian", "power_law"] = "gaussian"
+    spectrum: Literal["gaussian", "power_law"] = Field(
+        "gaussian", description="power by degree: of a Gaussian correlation, or a power of the degree"
+    )
     length_km: Annotated[float, Field(gt=0)] = Field(1000.0, description="length of correlation, of gaussian")
     slope: float = Field(-3.0, description="exponent of the power by degree, of power_law")
     lowest_degree: PositiveInt = Field(1, description="degree below which there is no power")
     divergent: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of a wind's power that is divergent; the rest is rotational"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the random fields")
 
 
 class ForecastConfig(Section):
@@ -331,7 +339,8 @@ class EvaluationConfig(Section):
         description="further metrics of forecasts with members",
     )
     regions: Annotated[list[str], Field(min_length=1)] = Field(
-        default_factory=lambda: ["global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"]
+        default_factory=lambda: ["global", "tropics", "extra-tropics", "northern-hemisphere", "southern-hemisphere"],
+        description="names in docs/evaluation.md",
     )
     skipna: bool = Field(False, description="leave missing points out of averages; else an average is missing too")
     against: list[Literal["persistence", "climatology"]] = Field(
@@ -368,7 +377,7 @@ class EvaluationConfig(Section):
 class ReportConfig(Section):
     """What the report shows first."""
 
-    title: str | None = None
+    title: str | None = Field(None, description="of the page; made from the run by default")
     headline: list[str] = Field(
         default_factory=list, description="fields of the scorecard, as variable or variable@level; chosen when empty"
     )
@@ -390,8 +399,8 @@ class ExecutionConfig(Section):
 class Config(Section):
     """Everything a run needs."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    description: str = ""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run, and of its folder")]
+    description: str = Field("", description="one line for a person")
     source: SourceConfig = SourceConfig()
     simulation: SimulationConfig = SimulationConfig()
     data: DataConfig

@@ -19,7 +19,7 @@ from xarray.core import indexing
 from pipeline.jobs.threads import decoding_context
 from pipeline.sources.retrying import Retry
 
-__all__ = ["LazyArray", "lazily_indexed", "open_array"]
+__all__ = ["LazyArray", "driver_of", "lazily_indexed", "open_array"]
 
 
 def open_array(store: str | Path, name: str) -> ts.TensorStore:
@@ -29,9 +29,13 @@ def open_array(store: str | Path, name: str) -> ts.TensorStore:
         ValueError, NotImplementedError: tensorstore does not know its codecs, filters or type.
     """
     folder = (Path(store) / name).resolve()
-    driver = "zarr3" if (folder / "zarr.json").is_file() else "zarr"
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    spec = {"driver": driver_of(folder), "kvstore": {"driver": "file", "path": f"{folder}/"}}
     return ts.open(spec, open=True, read=True, context=decoding_context()).result()
+
+
+def driver_of(folder: Path) -> str:
+    """Return the name of tensorstore's driver for the array in a folder, by its version of zarr."""
+    return "zarr3" if (folder / "zarr.json").is_file() else "zarr"
 
 
 class LazyArray(BackendArray):

@@ -12,6 +12,7 @@ import numpy as np
 import tensorstore as ts
 
 from model.training import Batch
+from pipeline.stores.lazy_arrays import driver_of
 from pipeline.training.layout import StateLayout
 
 __all__ = ["StateReader", "WindowSource", "window_starts"]
@@ -64,7 +65,7 @@ class StateReader:
         opening = {
             name: ts.open(
                 {
-                    "driver": "zarr3",
+                    "driver": driver_of(self._store / name),
                     "kvstore": {"driver": "file", "path": f"{self._store}/{name}/"},
                     # Published stores never change: what is in the cache need not be compared with the disk.
                     "recheck_cached_data": "open",

@@ -116,3 +116,10 @@ def test_normalisation_shares_spread_within_vectors_and_over_levels():
         normalisation(LAYOUT, still, unified=True)
     with pytest.raises(InputError, match="temperature: level 850 hPa is missing"):
         normalisation(LAYOUT, statistics.sel(level=[500]), unified=True)
+
+
+def test_a_store_without_shards_reads_the_same(store, tmp_path):
+    with xr.open_zarr(store, consolidated=False) as dataset:
+        dataset.load().drop_encoding().chunk(time=3).to_zarr(tmp_path / "v2.zarr", zarr_format=2, consolidated=False)
+    expected, got = (StateReader(path, LAYOUT, memory_mb=1).read(2, 9) for path in (store, tmp_path / "v2.zarr"))
+    np.testing.assert_array_equal(got, expected)
