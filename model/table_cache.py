@@ -122,7 +122,7 @@ def _write(path: Path, tables: Tables) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with unfinished.open("xb") as file:
-                np.savez(file, **tables)
+                np.savez(file, **tables)  # type: ignore[arg-type]  # NumPy's stub takes a table for allow_pickle
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -75,7 +75,7 @@ def crps_spread(ensemble: np.ndarray, *, skipna: bool = False) -> np.ndarray:
     below = np.arange(1.0, members)
     if not skipna:
         return np.einsum("k,...kij->...ij", below * (members - below) * 2 / (members * (members - 1)), gaps)
-    present = np.sum(~np.isnan(ensemble), axis=_MEMBERS, dtype=np.float64)
+    present: np.ndarray = np.sum(~np.isnan(ensemble), axis=_MEMBERS, dtype=np.float64)
     below = below[:, np.newaxis, np.newaxis]
     # Missing members are sorted last, so that the gaps before them are those between members that are present.
     spanning = below * (present[..., np.newaxis, :, :] - below)

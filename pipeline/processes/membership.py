@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transforms.errors import InputError
 
@@ -62,7 +63,7 @@ def find_membership(
     Raises:
         InputError: a part is missing, not a number, or out of range.
     """
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    given: dict[str, Any] = {"coordinator": coordinator, "processes": processes, "process": process}
     origin = "arguments" if any(value is not None for value in given.values()) else "environment"
     for part, (_, _, variable) in _PARTS.items():
         if given[part] is None and variable in environment:
