@@ -17,7 +17,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -192,25 +192,12 @@ def regrid_store(
     dataset = prepare(raw, **preparing)
     names, statics = _names(dataset, variables, statics, source)
     levels = _levels(dataset, names, levels)
-    # A store may hold what a run would refuse, such as one level of a variable without an axis for it.
-    checked = [name for name in (*names, *statics) if name in VARIABLES and dataset[name].dims not in _SURFACE_AXES]
-    faults = field_faults(dataset, checked, levels)
-    if faults:
-        raise InputError("\n".join(faults))
-    positions = _positions(dataset["time"].values, period, step_hours)
-    if expected_times is not None and positions.size != expected_times:
-        raise InputError(
-            f"time: the source now gives {positions.size} times, but {expected_times} were validated. It has changed; "
-            "run the stage validate again (--from validate)."
-        )
+    positions = _checked_times(dataset, names, statics, levels, period, step_hours, expected_times)
     # Derived fields need dask's blocks; plain ones are read faster without.
     plain = vertical == "select" and all(name in raw for name in names)
     opening["blocks"] = not plain
     shard_times = min(shard_times, positions.size)
     keep_bits = dict(keep_bits or {})
-    unknown = [name for name in keep_bits if name not in (*names, *statics)]
-    if unknown:
-        raise InputError(f"keep_bits: {unknown[0]} is not written; expected among {', '.join((*names, *statics))}.")
     times = dataset["time"].values[positions]
     facts = {
         "levels": levels,
@@ -223,19 +210,16 @@ def regrid_store(
     decisive = [_identity(source, opening["storage_options"]), names, statics, preparing]
     decisive += [opening[key] for key in ("rename", "preset", "units", "select")]
     decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
+    layout = _Layout(names, statics, levels, times, shard_times, zarr_format, keep_bits)
     places: dict[str, Target] = {}
     for path, onto, way in [(target, grid, method), *also]:
         path = str(path) if is_url(path) else os.path.abspath(path)
         if path in places:
             raise InputError(f"{path}: named twice as a target. Give each grid a store of its own.")
-        mapping = regridder(source_grid(dataset), onto, way, threads=thread_limit())
         job = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
         description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=job, **facts)
-        content = _content(dataset, mapping, names, statics, levels, times, description, keep_bits)
-        spans = {name: shard_span(shard_times, content[name][0].nbytes, zarr_format) for name in names}
-        template = build_template(content, {**spans, "valid": shard_times}, zarr_format)
-        arrays = {name: array for name, array in arrays_of(template).items() if name in (*names, "valid")}
-        places[path] = Target(path, mapping, arrays, template, job, Objects(path, dict(target_options or {})))
+        mapping = regridder(source_grid(dataset), onto, way, threads=thread_limit())
+        places[path] = layout.target(path, dataset, mapping, description, dict(target_options or {}))
     elements = _elements(raw, dataset, names, list(places.values()), positions, shard_times, memory_mb * 1e6)
     needed = stored_inputs(raw, names)
     absent = absent_chunk_times(source, needed, **{key: opening[key] for key in _READING})
@@ -260,6 +244,65 @@ def regrid_store(
         for place in targets:
             _finish(place, names, times, keep_bits, skipna)
     _log.info("%s: %d times of %d variables", ", ".join(places), times.size, len(names))
+
+
+def _checked_times(
+    dataset: xr.Dataset,
+    names: list[str],
+    statics: list[str],
+    levels: list[int],
+    period: tuple[datetime, datetime] | None,
+    step_hours: int | None,
+    expected_times: int | None,
+) -> np.ndarray:
+    """Return the positions of the times to regrid, after the fields' schema and the number of times were checked."""
+    # A store may hold what a run would refuse, such as one level of a variable without an axis for it.
+    checked = [name for name in (*names, *statics) if name in VARIABLES and dataset[name].dims not in _SURFACE_AXES]
+    faults = field_faults(dataset, checked, levels)
+    if faults:
+        raise InputError("\n".join(faults))
+    positions = _positions(dataset["time"].values, period, step_hours)
+    if expected_times is not None and positions.size != expected_times:
+        raise InputError(
+            f"time: the source now gives {positions.size} times, but {expected_times} were validated. It has changed; "
+            "run the stage validate again (--from validate)."
+        )
+    return positions
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What every target of a job holds, whatever its grid."""
+
+    names: list[str]
+    statics: list[str]
+    levels: list[int]
+    times: np.ndarray
+    shard_times: int
+    zarr_format: int
+    keep_bits: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        written = (*self.names, *self.statics)
+        unknown = [name for name in self.keep_bits if name not in written]
+        if unknown:
+            raise InputError(f"keep_bits: {unknown[0]} is not written; expected among {', '.join(written)}.")
+
+    def target(
+        self,
+        path: str,
+        dataset: xr.Dataset,
+        mapping: Regridder,
+        description: dict[str, Any],
+        options: dict[str, Any],
+    ) -> Target:
+        """Return the target that will be written at a path, by this way to its grid."""
+        names = self.names
+        content = _content(dataset, mapping, names, self.statics, self.levels, self.times, description, self.keep_bits)
+        spans = {name: shard_span(self.shard_times, content[name][0].nbytes, self.zarr_format) for name in names}
+        template = build_template(content, {**spans, "valid": self.shard_times}, self.zarr_format)
+        arrays = {name: array for name, array in arrays_of(template).items() if name in (*names, "valid")}
+        return Target(path, mapping, arrays, template, description["job"], Objects(path, options))
 
 
 _READING = ("rename", "storage_options", "preset", "retries")

@@ -131,14 +131,7 @@ def statistics_store(
         left = [element for element in elements if not _part(parts, element).exists()]
         if left:
             run_elements(_JOB, left, _Records(job), beam_options)
-        result = {}
-        for name in names:
-            found = [np.load(_part(parts, element)) for element in elements if element[0] == name]
-            states, changes = (np.concatenate([part[key] for part in found]) for key in ("states", "changes"))
-            result[name] = _shaped(dataset[name], field_statistics(states, changes))
-        for name in statics:
-            states = moments(_with_levels(dataset[name].values[np.newaxis]), grid.latitude_weights())
-            result[name] = _shaped(dataset[name], field_statistics(states, states[:0]))
+        result = _combined(dataset, names, statics, parts, elements)
         empty = [name for name, (_, values) in result.items() if np.isnan(values[0]).any()]
         if empty:
             shutil.rmtree(parts)
@@ -159,6 +152,21 @@ def statistics_store(
         output.to_netcdf(partial, engine="netcdf4")
     shutil.rmtree(parts)
     logger.info("%s: %d variables, %d times, %d pairs", target, len(result), positions.size, count)
+
+
+def _combined(
+    dataset: xr.Dataset, names: list[str], statics: list[str], parts: Path, elements: list[tuple[str, int, int]]
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Return axes and statistics of every variable, from the records that the job left and from the statics themselves."""
+    result = {}
+    for name in names:
+        found = [np.load(_part(parts, element)) for element in elements if element[0] == name]
+        states, changes = (np.concatenate([part[key] for part in found]) for key in ("states", "changes"))
+        result[name] = _shaped(dataset[name], field_statistics(states, changes))
+    for name in statics:
+        states = moments(_with_levels(dataset[name].values[np.newaxis]), grid_of(dataset).latitude_weights())
+        result[name] = _shaped(dataset[name], field_statistics(states, states[:0]))
+    return result
 
 
 @dataclass(frozen=True, eq=False)

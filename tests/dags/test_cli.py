@@ -106,7 +106,7 @@ def test_an_unexpected_error_is_short_and_its_traceback_kept(say, monkeypatch, t
     def broken() -> dict[str, str]:
         raise ZeroDivisionError("the cat is on the keyboard")
 
-    monkeypatch.setattr("pipeline.cli.list_configs", broken)
+    monkeypatch.setattr("pipeline.commands.looking.list_configs", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     status, text = say("configs")
     assert status == 1

@@ -73,7 +73,7 @@ def main() -> None:
 
 def test_planned_memory_is_that_of_a_training_that_ran():
     settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    folder = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    folder = {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     result = subprocess.run(
         [sys.executable, __file__], env={**os.environ, **settings, **folder}, capture_output=True, text=True
     )

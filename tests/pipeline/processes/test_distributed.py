@@ -22,7 +22,7 @@ def _free_port() -> int:
 
 
 def _run(script: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "XLA_FLAGS": ""}
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).resolve().parents[3]), "XLA_FLAGS": ""}
     return subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, **environment, **variables},

@@ -14,7 +14,7 @@ import pytest
 from pipeline.processes.local import launch_local, parse_local
 from transforms.errors import InputError
 
-_HERE = {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "XLA_FLAGS": None}
+_HERE = {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "XLA_FLAGS": None}
 
 _SUM = """
 import jax, numpy as np

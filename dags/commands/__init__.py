@@ -1,0 +1,1 @@
+"""Commands that work on runs: the whole chain, single stages, and trainings on other devices."""

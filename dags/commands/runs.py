@@ -1,0 +1,110 @@
+"""Commands on whole runs: run the chain, and show how far it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dags import local, processes
+from dags.commands.options import RUNS, Configuration, Name, Overrides, RunsDir, locate, print_result
+from dags.display import as_bytes, as_duration
+from dags.fingerprints import graph
+from dags.state import State
+from pipeline.runs import Run
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command(**RUNS)
+def run(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    name: Name = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="Leave out all before STAGE; it must be there and match."),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after STAGE.")] = None,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--force", metavar="STAGE", help="Run STAGE from its beginning, and all that comes after it. Repeatable."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and why; change nothing.")] = False,
+) -> None:
+    """Run the whole chain: simulate, validate, regrid, statistics, climatology, train, forecast, evaluate, report.
+
+    Reads the source that the configuration names. Writes the folder runs/NAME: the resolved configuration, every
+    stage's result, its log, and report.html. A stage whose result was made from the same settings and inputs is
+    skipped, so the same command resumes what was interrupted.
+
+    Example: `spherecast run quickstart training.seed=1 --name second-seed`
+    """
+    config, directory = locate(configuration, overrides, runs_dir, name)
+    status = local.run(
+        config,
+        directory,
+        start=start,
+        until=[until] if until else [],
+        force=force or [],
+        dry_run=dry_run,
+    )
+    if status == 0 and not dry_run and until in (None, "report"):
+        print_result(config, directory)
+    raise typer.Exit(status)
+
+
+@app.command(**RUNS)
+def status(
+    directory: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or the name of a run.")],
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Show each stage of a run: its state, the time it took, the size of its result and its log.
+
+    Reads runs/NAME/state.json. Example: `spherecast status quickstart`
+    """
+    path = Path(directory) if (Path(directory) / "config.yaml").is_file() else runs_dir / directory
+    run = Run.open(path if path.exists() else Path(directory))
+    record = _record(run)
+    if as_json:
+        print(json.dumps(record, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (
+        ("stage", "left"),
+        ("state", "left"),
+        ("time", "right"),
+        ("size", "right"),
+        ("log", "left"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")
+    for name, entry in record["stages"].items():
+        size = sum(entry.get("bytes", {}).values())
+        state = "up to date" if entry["state"] == "skipped" else entry["state"]
+        log = entry.get("log") or ""
+        table.add_row(name, state, as_duration(entry.get("seconds")), as_bytes(size) if size else "", escape(log))
+    Console().print(table)
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """Return the run's record; a stage that nobody works on any more is not running."""
+    state = State(run.directory)
+    working = processes.in_use(run.directory)
+    entries = {}
+    for name in graph(run.config):
+        entry = {"state": "pending", **state.stages.get(name, {})}
+        if entry["state"] == "running" and not working:
+            entry["state"] = "interrupted"
+        entries[name] = entry
+    return {"run": str(run.directory), "working": working, "stages": entries}

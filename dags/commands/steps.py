@@ -1,0 +1,267 @@
+"""Commands on single stages of a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dags import local, processes
+from dags.commands.options import (
+    STAGE_NAMES,
+    STEPS,
+    Configuration,
+    Force,
+    Name,
+    Overrides,
+    RunsDir,
+    bring_stage_up_to_date,
+    bring_up_to_date,
+    locate,
+    print_result,
+    print_scores,
+    reporting,
+)
+from dags.stages import PREPROCESS_END
+from pipeline.defaults import data_config, is_store
+from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES, find_membership
+from transforms.errors import InputError
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command(**STEPS)
+def preprocess(
+    configuration: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|SOURCE",
+            help="A configuration, a run directory, or data: a .zarr, .nc or .grib, or its URL.",
+        ),
+    ],
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    name: Name = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            "--runner", help="Runner of Apache Beam; the configuration's. What follows -- goes to the runner."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and why; change nothing.")] = False,
+) -> None:
+    """Prepare data for training: validate, regrid, statistics, climatology.
+
+    Reads the source. Writes training.zarr, statistics.nc and climatology.zarr into runs/NAME. Given data instead of a
+    configuration, it takes every variable it knows, on WeatherBench's 13 levels, to a grid of 32 x 64 points.
+
+    Example: `spherecast preprocess era5.zarr data.grid.latitude=64 data.grid.longitude=128`
+    """
+    overrides = _with_runner(overrides or [], runner)
+    if is_store(configuration):
+        config = data_config(configuration, overrides or [], name)
+        directory = runs_dir / config.name
+    else:
+        config, directory = locate(configuration, overrides, runs_dir, name)
+    status = local.run(config, directory, until=PREPROCESS_END, dry_run=dry_run)
+    if status == 0 and not dry_run:
+        Console().print(f"Training store: {directory / 'training.zarr'}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+@app.command(**STEPS)
+def train(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    name: Name = None,
+    force: Force = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--launch", metavar="local:N", help="Train in N processes on this machine, as a trial."),
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address of process 0, of a training in several processes.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Number of processes.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Number of this process, from 0.")] = None,
+) -> None:
+    """Train the network of a run, on all devices it finds.
+
+    Reads training.zarr and statistics.nc of the run, writes checkpoints/. An interrupted training goes on from its
+    last checkpoint. On several machines, run it on each: Slurm, Kubernetes and TPU slices tell it which it is.
+
+    Example: `spherecast train runs/quickstart training.seed=1`
+    """
+    config, directory = locate(configuration, overrides, runs_dir, name)
+    if start is not None:
+        arguments = [configuration, *(overrides or []), f"--runs-dir={runs_dir}", *([f"--name={name}"] if name else [])]
+        raise typer.Exit(_launch(start, [*arguments, *(["--force"] if force else [])], directory))
+    member = find_membership(os.environ, coordinator, processes, process)
+    if member.processes > 1:
+        os.environ |= {COORDINATOR: member.coordinator, PROCESSES: str(member.processes), PROCESS: str(member.process)}
+    if member.process > 0:
+        with reporting(directory):
+            local.follow("train", directory)
+    else:
+        bring_up_to_date("train", config, directory, force)
+
+
+def _launch(text: str, arguments: list[str], directory: Path) -> int:
+    """Train in processes of their own on this machine; return their status."""
+    from pipeline.processes.local import launch_local, parse_local
+
+    number = parse_local(text)
+    command = [sys.executable, "-m", "dags", "train", *arguments]
+    environment = {processes.PARENT_VARIABLE: str(os.getpid())}
+    return launch_local(number, command, logs=directory / "logs", environment=environment)
+
+
+@app.command(**STEPS)
+def forecast(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    name: Name = None,
+    force: Force = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="Write there instead, .zarr (path or address) or .nc; see below."
+        ),
+    ] = None,
+    initial_times: Annotated[
+        str | None,
+        typer.Option(metavar="TIMES", help="E.g. 2020-01-01T12,2020-02-01:2020-02-28:12h; the test period's."),
+    ] = None,
+    leads: Annotated[
+        str | None, typer.Option(metavar="LEADS", help="E.g. 0h:240h:6h or 1d,3d,5d; the configuration's.")
+    ] = None,
+    variable: Annotated[list[str] | None, typer.Option(help="Variable to write; repeatable. All.")] = None,
+    level: Annotated[list[int] | None, typer.Option(help="Level to write, hPa; repeatable. All.")] = None,
+    states: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Where forecasts start from; the run's training store.")
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Members from each checkpoint, the first not perturbed.")
+    ] = None,
+    number: Annotated[list[int] | None, typer.Option(help="Member to write; repeatable. All.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHICH", help="latest, best, a number of updates, RUN or RUN@WHICH; repeatable."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output path.")] = False,
+) -> None:
+    """Forecast from every initial time of a run's test period; with --output, from any initial times to any place.
+
+    Reads checkpoints/ and training.zarr of the run, writes forecast.zarr in WeatherBench 2's layout. With --output it
+    changes nothing in the run, reads --states instead, and goes on with what the same command left unfinished;
+    docs/forecasts.md tells of ensembles.
+
+    Example: `spherecast forecast runs/quickstart -o storm.nc --initial-times 2003-01-01:2003-01-05:12h --members 10`
+    """
+    elsewhere = {
+        "--initial-times": initial_times,
+        "--leads": leads,
+        "--variable": variable,
+        "--level": level,
+        "--states": states,
+        "--members": members,
+        "--number": number,
+        "--checkpoint": checkpoint,
+        "--overwrite": overwrite,
+    }
+    if target is None:
+        for option in (option for option, value in elsewhere.items() if value):
+            raise InputError(
+                f"{option}: needs --output. The run's own forecast.zarr is what its configuration says: change "
+                "forecast.* there, as in forecast.lead_hours=240, or give -o OUT.zarr."
+            )
+        bring_stage_up_to_date("forecast", configuration, overrides, runs_dir, name, force)
+        return
+    if force:
+        raise InputError("--force: is for the run's own forecast.zarr. With --output, give --overwrite.")
+    from pipeline.forecasting.command import forecast_to
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    written = forecast_to(
+        locate(configuration, None, runs_dir, name)[1],
+        target,
+        overrides=overrides or [],
+        initial_times=initial_times,
+        leads=leads,
+        variables=variable,
+        levels=level,
+        states=states,
+        members=members,
+        numbers=number,
+        checkpoints=checkpoint,
+        overwrite=overwrite,
+    )
+    message = f"Wrote {target}" if written else f"Nothing to do: {target} is up to date."
+    Console(stderr=not written).print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(**STEPS)
+def evaluate(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    name: Name = None,
+    force: Force = False,
+) -> None:
+    """Score a run's forecasts beside persistence and climatology.
+
+    Reads forecast.zarr, training.zarr and climatology.zarr of the run, writes metrics/*.nc.
+
+    Example: `spherecast evaluate runs/quickstart evaluation.regions="[global, tropics]"`
+    """
+    config, directory = bring_stage_up_to_date("evaluate", configuration, overrides, runs_dir, name, force)
+    print_scores(config, directory)
+
+
+@app.command(**STEPS)
+def report(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    name: Name = None,
+    force: Force = False,
+) -> None:
+    """Write a run's verification report, one HTML page that needs nothing else.
+
+    Reads metrics/*.nc, forecast.zarr and the training record of the run, writes report.html.
+
+    Example: `spherecast report runs/quickstart report.title="My first forecasts"`
+    """
+    config, directory = bring_stage_up_to_date("report", configuration, overrides, runs_dir, name, force)
+    print_result(config, directory)
+
+
+@app.command(hidden=True)
+def stage(
+    name: Annotated[str, typer.Argument(metavar="STAGE", help=STAGE_NAMES)],
+    directory: Annotated[Path, typer.Argument(metavar="RUN")],
+    force: Force = False,
+) -> None:
+    """Do the work of one stage in this process; what schedulers call."""
+    processes.tie_to_parent()
+    with reporting(directory):
+        local.work(name, directory, force=force)
+
+
+def _with_runner(overrides: list[str], runner: str | None) -> list[str]:
+    """Turn a runner, and options of its own among the overrides, into an override of the configuration."""
+    options = [word for word in overrides if word.startswith("-")]
+    if runner is None and not options:
+        return overrides
+    beam = [f"--runner={runner or 'DirectRunner'}", *options]
+    return [word for word in overrides if word not in options] + [f"execution.beam={json.dumps(beam)}"]
