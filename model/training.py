@@ -338,11 +338,13 @@ class Trainer:
 
 
 def loss_weights(
-    latitude_weights: np.ndarray, channel_weights: np.ndarray, lead_weights: np.ndarray | None = None
+    latitude_weights: np.ndarray | jax.Array,
+    channel_weights: np.ndarray | jax.Array,
+    lead_weights: np.ndarray | None = None,
 ) -> LossWeights:
     """Return float32 weights, each divided by its mean."""
 
-    def unit_mean(values: np.ndarray) -> jax.Array:
+    def unit_mean(values: np.ndarray | jax.Array) -> jax.Array:
         return jnp.asarray(values / np.mean(values), jnp.float32)
 
     lead = None if lead_weights is None else unit_mean(lead_weights)

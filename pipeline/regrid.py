@@ -37,7 +37,7 @@ from pipeline.artefacts import (
 )
 from pipeline.jobs.beam_runner import require_runner, run_elements
 from pipeline.jobs.threads import keep_freed_memory_low, thread_limit
-from pipeline.regridding.methods import regridder
+from pipeline.regridding.methods import FieldRegridder, regridder
 from pipeline.regridding.work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget, rounding_errors
 from pipeline.runs import Run
 from pipeline.sources.derive import absent_times, stored_inputs
@@ -56,7 +56,6 @@ from pipeline.validate import KIND as RECORD_KIND
 from pipeline.validate import field_faults, read_record, training_grid
 from transforms.errors import InputError
 from transforms.grids import Grid
-from transforms.regridding import Regridder
 from transforms.timeaxis import even_times, require_ascending, time_text, within
 from transforms.variables import VARIABLES, wind_pairs
 
@@ -178,7 +177,7 @@ def regrid_store(
     keep_freed_memory_low()
     # Workers need not share the working directory.
     source = str(source) if is_url(source) else os.path.abspath(source)
-    opening = {
+    opening: dict[str, Any] = {
         "rename": dict(rename or {}),
         "storage_options": dict(storage_options or {}),
         "preset": preset,
@@ -186,7 +185,7 @@ def regrid_store(
         "select": dict(select or {}),
         "retries": retries,
     }
-    preparing = {"variables": variables, "statics": statics, "levels": levels, "vertical": vertical}
+    preparing: dict[str, Any] = {"variables": variables, "statics": statics, "levels": levels, "vertical": vertical}
     preparing["step_hours"] = step_hours
     raw = open_source(source, blocks=False, **opening)
     dataset = prepare(raw, **preparing)
@@ -216,8 +215,8 @@ def regrid_store(
         path = str(path) if is_url(path) else os.path.abspath(path)
         if path in places:
             raise InputError(f"{path}: named twice as a target. Give each grid a store of its own.")
-        job = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
-        description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=job, **facts)
+        identity = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
+        description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=identity, **facts)
         mapping = regridder(source_grid(dataset), onto, way, threads=thread_limit())
         places[path] = layout.target(path, dataset, mapping, description, dict(target_options or {}))
     elements = _elements(raw, dataset, names, list(places.values()), positions, shard_times, memory_mb * 1e6)
@@ -292,7 +291,7 @@ class _Layout:
         self,
         path: str,
         dataset: xr.Dataset,
-        mapping: Regridder,
+        mapping: FieldRegridder,
         description: dict[str, Any],
         options: dict[str, Any],
     ) -> Target:
@@ -481,7 +480,7 @@ def _positions(times: np.ndarray, period: tuple[datetime, datetime] | None, step
 
 def _content(
     dataset: xr.Dataset,
-    mapping: Regridder,
+    mapping: FieldRegridder,
     names: list[str],
     statics: list[str],
     levels: list[int],
@@ -501,7 +500,7 @@ def _content(
     sizes = {axis: len(values[1]) for axis, values in coordinates.items()}
     variables: dict[str, Any] = {"valid": (("time",), np.zeros(times.size, bool), _VALID)}
     for name in names:
-        axes = dataset[name].dims
+        axes = tuple(map(str, dataset[name].dims))
         empty = np.broadcast_to(np.float32(0), tuple(sizes[axis] for axis in axes))
         variables[name] = (axes, empty, _attributes(dataset[name]))
     for name in statics:

@@ -207,7 +207,8 @@ class CellSums:
             self._lasts[hour] = self._buffer.copy()
         self._enter(hour - self._hours.start, day - self._days.start, self._buffer)
         if self.all_total is not None:
-            assert self.all_number is not None and times is not None
+            assert self.all_number is not None
+            assert times is not None
             total, number = _total(times - self._origin)
             self.all_total[hour - self._hours.start, day - self._days.start] += total
             self.all_number[hour - self._hours.start, day - self._days.start] += number

@@ -145,7 +145,8 @@ def _rank_histogram(case: Comparison) -> Array:
 
 def _seeps(case: Comparison) -> Array:
     (forecast,), (truth,), limits = case.single, case.truth, case.limits
-    assert limits.heavy is not None and limits.dry_probability is not None
+    assert limits.heavy is not None
+    assert limits.dry_probability is not None
     return seeps(forecast, truth, limits.heavy, limits.dry_probability, dry_threshold=limits.dry_threshold)
 
 

@@ -22,7 +22,10 @@ class Projection(Protocol):
         extent: largest x and y.
     """
 
-    extent: tuple[float, float]
+    @property
+    def extent(self) -> tuple[float, float]: ...
+
+    def __hash__(self) -> int: ...
 
     def forward(self, longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y, shape of the arguments."""

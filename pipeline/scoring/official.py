@@ -125,7 +125,7 @@ def _metric(metrics: ModuleType, name: str, request: Request, stores: Stores) ->
     if name in _ENSEMBLE:
         options["ensemble_dim"] = "number"
     if name in ("acc", "seeps_24hr"):
-        options["climatology"] = xr.open_dataset(request.climatology, engine="zarr", chunks={}, consolidated=None)
+        options["climatology"] = xr.open_dataset(str(request.climatology), engine="zarr", chunks={}, consolidated=None)
     pairs = [group for group in stores.groups if len(group) == 2]
     for metric, option, vector in (
         ("mse", "wind_vector_mse", "WindVectorMSE"),
@@ -159,7 +159,7 @@ def _named(result: xr.Dataset, request: Request, stores: Stores) -> xr.Dataset:
     result = result.sel(lead_time=leads)
     entries = []
     for name in request.metrics:
-        source = result.sel(metric=[_ROOTS.get(name, name)])
+        source: Any = result.sel(metric=[_ROOTS.get(name, name)])
         entries.append((np.sqrt(source) if name in _ROOTS else source).assign_coords(metric=[name]))
     result = xr.concat(entries, dim="metric")
     result["valid_samples"] = ("lead_time", stores.samples.included_for(request.systems[0]).sum(axis=0))

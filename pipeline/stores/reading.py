@@ -55,7 +55,7 @@ def open_store(path: str | Path, what: str) -> xr.Dataset:
     if "://" not in text and not Path(text).exists():
         raise InputError(f"{what}: nothing is at {text}. Give the path of a zarr store or netCDF file.")
     engine = "netcdf4" if text.endswith((".nc", ".nc4")) else "zarr"
-    options = {}
+    options: dict[str, Any] = {}
     if engine == "zarr" and "://" not in text:
         # Left to itself xarray warns of every store without consolidated metadata, which a local one does not need.
         options["consolidated"] = (Path(text) / ".zmetadata").is_file()
@@ -191,7 +191,7 @@ def _lazily(dataset: xr.Dataset, path: str, engine: str) -> xr.Dataset:
         fill = variable.encoding.get("_FillValue", np.nan)
         plain = variable.dtype.kind == "f" and variable.dtype == variable.encoding.get("dtype") and not packed
         if local and plain and np.isnan(fill):
-            source = open_array(path, str(name))
+            source: Any = open_array(path, str(name))
         elif order != tuple(range(variable.ndim)):
             source = variable.variable
         else:
