@@ -129,7 +129,7 @@ class Transform(nnx.Module):
         """
         analysis, rule = choose_analysis(grid, band_limit, analysis, weights)
         self.dtype = jnp.dtype(dtype)
-        if self.dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):
+        if self.dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]  # JAX adds it at run time
             raise ValueError("dtype: got float64, which needs jax.config.update('jax_enable_x64', True)")
         nlat, nlon = grid.shape
         self.grid, self.band_limit, self.analysis, self.mesh = grid, band_limit, analysis, mesh

@@ -105,7 +105,7 @@ def _read(path: Path) -> Tables | None:
             tables = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         return None
-    except Exception as error:  # A damaged file may fail anywhere in zipfile or numpy; all it means is "build again".
+    except Exception as error:  # noqa: BLE001  A damaged file may fail anywhere in zipfile or numpy; it is built again.
         _log.debug("%s is not usable: %r", path, error)
         return None
     try:

@@ -90,7 +90,8 @@ def launch_local(
     with _passing_on(members, grace) as deadline:
         try:
             for process in range(processes):
-                members.append(_start(process, command, logs, shared))
+                # One by one: those started before a failure are ended.
+                members.append(_start(process, command, logs, shared))  # noqa: PERF401
             failed = _first_failure(members, deadline, grace)
         finally:
             _kill(members)

@@ -109,9 +109,9 @@ def _first_node(nodes: str) -> str:
     """First host of a Slurm node list such as ``a[03-05,9],b7``."""
     bracket, comma = nodes.find("["), nodes.find(",")
     if bracket < 0 or 0 <= comma < bracket:
-        return nodes.split(",")[0]
-    number = nodes[bracket + 1 :].split("]")[0].split(",")[0].split("-")[0]
-    suffix = nodes.split("]", 1)[1].split(",")[0]
+        return nodes.split(",", maxsplit=1)[0]
+    number = nodes[bracket + 1 :].split("]", maxsplit=1)[0].split(",", maxsplit=1)[0].split("-", maxsplit=1)[0]
+    suffix = nodes.split("]", 1)[1].split(",", maxsplit=1)[0]
     return nodes[:bracket] + number + suffix
 
 

@@ -87,8 +87,10 @@ class Scorer:
             batch = max(1, int(_BLOCK_BYTES / (each * span)))
             for lead in portion.leads[::span]:
                 leads = (lead, min(lead + span, portion.leads.stop))
-                for time in portion.times[::batch]:
-                    blocks.append(Block(group, (time, min(time + batch, portion.times.stop)), leads))
+                blocks += [
+                    Block(group, (time, min(time + batch, portion.times.stop)), leads)
+                    for time in portion.times[::batch]
+                ]
         return blocks
 
     def portions(self) -> list[Portion]:
