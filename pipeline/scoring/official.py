@@ -15,6 +15,7 @@ import xarray as xr
 
 from pipeline.scoring.request import Request
 from pipeline.scoring.stores import Stores
+from pipeline.stores.reading import consolidated
 from transforms.errors import InputError
 from transforms.metrics import vector_name
 from transforms.regions import REGIONS, parse_region
@@ -125,7 +126,8 @@ def _metric(metrics: ModuleType, name: str, request: Request, stores: Stores) ->
     if name in _ENSEMBLE:
         options["ensemble_dim"] = "number"
     if name in ("acc", "seeps_24hr"):
-        options["climatology"] = xr.open_dataset(str(request.climatology), engine="zarr", chunks={}, consolidated=None)
+        path = str(request.climatology)
+        options["climatology"] = xr.open_dataset(path, engine="zarr", chunks={}, consolidated=consolidated(path))
     pairs = [group for group in stores.groups if len(group) == 2]
     for metric, option, vector in (
         ("mse", "wind_vector_mse", "WindVectorMSE"),
