@@ -31,7 +31,7 @@ from flax import nnx
 from model.random_fields import RandomFields, gaussian_spectrum
 from model.training import loss_weights
 from pipeline.artefacts import describe, write_description
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.forecast import forecast_store
 from pipeline.forecasting.initial_states import InitialStates
 from pipeline.forecasting.integration import Integration

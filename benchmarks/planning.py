@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common import main, row
 
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.planning.plan import plan
 from pipeline.planning.topologies import Topology
 
@@ -69,8 +69,10 @@ def _run(config, batch: int, sphere: int) -> list[dict]:
     from flax import nnx
 
     from model.sharding import make_mesh
-    from model.training import Batch, Trainer, learning_rate_schedule, loss_weights, replicated
+    from model.training import Batch, loss_weights, replicated
+    from pipeline.config import RolloutStage
     from pipeline.planning.programs import specification, training_program
+    from pipeline.training.curriculum import configured_trainer
 
     mesh = make_mesh(jax.devices(), sphere)
     spec, settings = specification(config), config.training
@@ -79,17 +81,8 @@ def _run(config, batch: int, sphere: int) -> list[dict]:
     graph, state = nnx.split(spec.build(0, mesh=mesh))
     model = nnx.merge(graph, replicated(state, mesh))
     weights = replicated(loss_weights(spec.grid.latitude_weights(), np.ones(len(spec.layout.fields))), mesh)
-    trainer = Trainer(
-        model,
-        weights,
-        learning_rate_schedule(1e-3, 10, settings.warmup_fraction),
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-        ema_decay=settings.ema_decay,
-        accumulate=settings.accumulate or 1,
-        mesh=mesh,
-    )
+    stage = RolloutStage(steps=steps, updates=10, learning_rate=1e-3)
+    trainer = configured_trainer(model, weights, settings, stage, mesh)
     batch_shapes = lowered.args_info[0][1]
     shardings = lowered.compile().input_shardings[0][1]
     generator = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -32,9 +31,8 @@ from pipeline.runs import Run
 from pipeline.stores.reading import (
     consolidate,
     description_of,
-    fields_of,
+    fields_over_time,
     grid_of,
-    open_store,
     period_of,
     read_times,
     select_period,
@@ -118,15 +116,10 @@ def climatology_store(
     Raises:
         InputError: settings that do not go together, no valid time in the period, or no variable on a global grid.
     """
-    source = str(source) if "://" in str(source) else os.path.abspath(source)
-    dataset = open_store(source, "source")
+    source, dataset, names = fields_over_time(source)
     if years is not None:
         period = (datetime(years[0], 1, 1), datetime(years[1], 12, 31, 23, 59, 59))
-    positions = select_period(dataset, period, source)
-    grid = grid_of(dataset)
-    names = fields_of(dataset, "time")
-    if not names:
-        raise InputError(f"{source}: expected variables over time, latitude and longitude, got {list(dataset)}.")
+    positions, grid = select_period(dataset, period, source), grid_of(dataset)
     dry = {name: mm for name, mm in (dry_thresholds_mm or SEEPS_DRY_MM).items() if name in names}
     _check(method, statistics, quantiles, window_days, daily, hour_interval)
     if "seeps" in statistics and not dry:
@@ -167,11 +160,7 @@ def climatology_store(
     with publishing(target, keep_partial=resumed) as partial:
         arrays = {suffixed for name in names for suffixed in _results(name, fields[name])}
         if not resumed:
-            shutil.rmtree(job.work, ignore_errors=True)
-            Path(job.work).mkdir()
-            for name in names:
-                sample = samples_of(fields[name].flattened(first.pop(name)), calendar.count[:1])[0]
-                np.save(job.origin_path(name), origin_of(sample.reshape(fields[name].space[0], -1)))
+            _begin(job, first)
             _create(Path(partial), dataset, job, description)
         _run(job, beam_options)
         lost = [name for name in sorted(arrays) if any(not path.exists() for path in _shards(job, name))]
@@ -180,6 +169,15 @@ def climatology_store(
         consolidate(partial)
     shutil.rmtree(job.work, ignore_errors=True)
     logger.info("%s: %d variables, %d hours, from %d times", target, len(names), calendar.hours.size, len(positions))
+
+
+def _begin(job: Job, first: dict[str, np.ndarray]) -> None:
+    """Make the folder of what workers share: the origins that sums are taken from, near the first values of each variable."""
+    shutil.rmtree(job.work, ignore_errors=True)
+    Path(job.work).mkdir()
+    for name in list(first):
+        sample = samples_of(job.fields[name].flattened(first.pop(name)), job.calendar.count[:1])[0]
+        np.save(job.origin_path(name), origin_of(sample.reshape(job.fields[name].space[0], -1)))
 
 
 def _check(

@@ -1,27 +1,24 @@
 """The configuration of a run: typed, checked before any work starts, and saved resolved in the run directory.
 
-A configuration is a YAML file (shipped in `pipeline/configs/`, or the user's own) plus ``a.b=c`` overrides. Each section
-is one class below; `dags.stages` says which stage reads which section, and a stage runs again only when a section it
-reads has changed.
+`pipeline.config_files` reads it. Each section is one class below; `dags.stages` says which stage reads which section,
+and a stage runs again only when a section it reads has changed.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
 from datetime import datetime
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
-from transforms.errors import InputError
 from transforms.metrics import METRICS
 from transforms.variables import VARIABLES, known, wind_pairs
 
-__all__ = ["Config", "apply_override", "list_configs", "load_config", "names_run", "parse_config"]
+if TYPE_CHECKING:
+    from transforms.grids import Grid
+
+__all__ = ["Config"]
 
 WEATHERBENCH_LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
 
@@ -44,9 +41,19 @@ Period = Annotated[tuple[Instant, Instant], BeforeValidator(_as_period)]
 class GridConfig(Section):
     """An equiangular grid, longitudes from 0."""
 
+    def build(self) -> Grid:
+        """Return the grid."""
+        from transforms.grids import Grid  # Brings NumPy, which the command line starts without.
+
+        return Grid.equiangular(self.latitude, self.longitude, poles=self.poles)
+
     latitude: Annotated[int, Field(ge=4)]
     longitude: Annotated[int, Field(ge=4)]
     poles: bool = False
+
+
+Preset = Literal["weatherbench2", "arco-era5", "cf"]
+"""Known kinds of sources, the keys of `pipeline.sources.presets.PRESETS`."""
 
 
 class SourceConfig(Section):
@@ -58,7 +65,7 @@ class SourceConfig(Section):
     path: str | None = Field(
         None, description="local path or gs://, s3://, http(s):// address of a zarr, netCDF or GRIB"
     )
-    preset: Literal["weatherbench2", "arco-era5", "cf"] | None = Field(
+    preset: Preset | None = Field(
         None, description="names, units and access of a known kind of source; what is given besides goes before it"
     )
     rename: dict[str, str] = Field(default_factory=dict, description="name in the source: name in Spherecast")
@@ -438,128 +445,3 @@ class Config(Section):
     def to_yaml(self) -> str:
         """Return the resolved configuration, every key spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def list_configs() -> dict[str, str]:
-    """Return the shipped configurations: name and its one-line description."""
-    folder = resources.files("pipeline") / "configs"
-    found = sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return {name: yaml.safe_load((folder / f"{name}.yaml").read_text())["description"] for name in found}
-
-
-def names_run(config: str | Path) -> bool:
-    """Whether `config` means a run directory; the bare name of a shipped configuration means that configuration."""
-    return (Path(config) / "config.yaml").is_file() and str(config) not in list_configs()
-
-
-def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration and apply overrides.
-
-    Args:
-        config: name of a shipped configuration, path of a YAML file, or a run directory (its ``config.yaml`` is read).
-        overrides: ``a.b=value`` strings; values are YAML, list entries are addressed by their index.
-
-    Raises:
-        InputError: no such configuration, or a key or value that does not fit; every fault is listed.
-    """
-    path = Path(config)
-    if names_run(config):
-        text, origin = (path / "config.yaml").read_text(), str(path / "config.yaml")
-    elif path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            raise InputError(f"configuration {str(config)!r}: no such file.")
-        text, origin = path.read_text(), str(path)
-    else:
-        shipped = list_configs()
-        if str(config) not in shipped:
-            close = difflib.get_close_matches(str(config), shipped, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(
-                f"configuration {str(config)!r}: neither a YAML file, a run directory nor a shipped configuration "
-                f"({', '.join(shipped)}).{hint}"
-            )
-        text, origin = (resources.files("pipeline") / "configs" / f"{config}.yaml").read_text(), str(config)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{origin}: not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{origin}: expected a mapping of sections, got {type(values).__name__}.")
-    return parse_config(values, origin, overrides)
-
-
-def parse_config(values: dict[str, Any], origin: str, overrides: Iterable[str] = ()) -> Config:
-    """Validate `values` after applying overrides (see `load_config`) to them, naming `origin` in errors.
-
-    Raises:
-        InputError: one line for every fault, with the key, what was got and what was expected.
-    """
-    for override in overrides:
-        apply_override(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
-        raise InputError(f"configuration {origin}:\n{faults}") from error
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one value of an unchecked configuration; see `load_config`.
-
-    Raises:
-        InputError: the override is not of the form ``a.b=value``, or runs through something that is not a section.
-    """
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise InputError(f"override {override!r}: expected section.key=value.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not valid YAML.") from error
-    node: Any = values
-    *parents, last = key.split(".")
-    for part in parents:
-        if isinstance(node, list):
-            node = node[_index(node, part, override)]
-            continue
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict | list):
-            raise InputError(f"override {override!r}: {part} is a value, not a section.")
-    if isinstance(node, list):
-        node[_index(node, last, override)] = value
-    else:
-        node[last] = value
-
-
-def _index(node: list, part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise InputError(f"override {override!r}: {part} is not an index of a list of {len(node)}.")
-    return int(part)
-
-
-def _explain(fault: Mapping[str, Any]) -> str:
-    location = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in fault["loc"][:-1]:
-            section = _field_type(section, part)
-        fields = list(getattr(section, "model_fields", {}))
-        close = difflib.get_close_matches(str(fault["loc"][-1]), fields, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(fields)}."
-        return f"{location}: unknown key. {hint}"
-    if fault["type"] == "missing":
-        return f"{location}: missing, and it has no default."
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return f"{location}: {message}" if location else message
-    return f"{location}: {message}, got {fault['input']!r}."
-
-
-def _field_type(section: Any, part: Any) -> Any:
-    if isinstance(part, int):
-        return section
-    annotation = section.model_fields[part].annotation if hasattr(section, "model_fields") else None
-    arguments = [a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")]
-    return arguments[0] if arguments else annotation

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.config import WEATHERBENCH_LEVELS, Config, apply_override, load_config, parse_config
+from pipeline.config import WEATHERBENCH_LEVELS, Config
+from pipeline.config_files import apply_override, load_config, parse_config
 from transforms.errors import InputError
 from transforms.variables import VARIABLES
 

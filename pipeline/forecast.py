@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, require, store_identity
 from pipeline.config import PerturbationConfig
@@ -25,6 +26,7 @@ from pipeline.stores.reading import description_of, grid_of, open_store, period_
 from pipeline.training.checkpoints import Choice, ForecasterSpec, load_trained
 from pipeline.training.layout import StateLayout
 from transforms.errors import InputError
+from transforms.grids import Grid
 from transforms.selections import Selection
 
 __all__ = ["forecast_store", "run_stage"]
@@ -165,15 +167,7 @@ def forecast_store(
         job=job,
         **({"members": chosen, "perturbation": perturbed} if ensemble else {}),
     )
-    content = forecast_content(
-        initial,
-        np.array(work.steps) * spec.time_step_hours * _HOUR,
-        work.kept.variables,
-        {"level": np.array(work.kept.levels), "latitude": grid.latitude, "longitude": grid.longitude},
-        {name: {k: v for k, v in dataset[name].attrs.items() if k != ATTRIBUTE} for name in work.kept.variables},
-        {ATTRIBUTE: description},
-        chosen if ensemble else None,
-    )
+    content = _content(work, dataset, grid, description)
     options = dict(target_options or {})
     with publishing(target, keep_partial=True, storage_options=options) as partial:
         store = lay_out(content, job, Objects(str(partial), options))
@@ -181,6 +175,20 @@ def forecast_store(
         work.run(store, batch_size, memory_mb * 1e6, resumed=resumed)
     counts = f"{len(initial)} initial times, {len(work.steps)} leads" + f", {len(chosen)} members" * ensemble
     logger.info("%s: %s of %s", target, counts, ", ".join(map(str, content.data_vars)))
+
+
+def _content(work: Integration, dataset: xr.Dataset, grid: Grid, description: dict[str, Any]) -> xr.Dataset:
+    """Return the store's axes and attributes, its forecasts without values."""
+    step = work.models[0].spec.time_step_hours * _HOUR
+    return forecast_content(
+        work.initial,
+        np.array(work.steps) * step,
+        work.kept.variables,
+        {"level": np.array(work.kept.levels), "latitude": grid.latitude, "longitude": grid.longitude},
+        {name: {k: v for k, v in dataset[name].attrs.items() if k != ATTRIBUTE} for name in work.kept.variables},
+        {ATTRIBUTE: description},
+        list(work.numbers) if work.labelled else None,
+    )
 
 
 def _steps(spec: ForecasterSpec, lead_hours: int, leads: Sequence[float] | None) -> list[int]:

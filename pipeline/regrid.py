@@ -53,7 +53,7 @@ from pipeline.stores.writing import (
     shard_span,
 )
 from pipeline.validate import KIND as RECORD_KIND
-from pipeline.validate import field_faults, read_record, training_grid
+from pipeline.validate import field_faults, read_record
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.timeaxis import even_times, require_ascending, time_text, within
@@ -88,7 +88,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
     regrid_store(
         run.source_path,
         run.training_store,
-        training_grid(config),
+        config.data.grid.build(),
         method=config.data.method,
         variables=config.data.variables,
         statics=config.data.statics,

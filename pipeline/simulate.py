@@ -72,7 +72,7 @@ def source_description(
         source_kind=kind,
         period=[str(np.datetime_as_string(times[i], "m")) for i in (0, -1)],
         step=f"{STEP_HOURS}h",
-        grid=str(_grid(settings)),
+        grid=str(settings.grid.build()),
         levels=list(settings.levels),
     )
 
@@ -105,7 +105,7 @@ def simulate_store(target: str | Path, kind: Kind, settings: SimulationConfig, d
         source, blocks = SOURCE.format(truncation=settings.truncation), simulated_blocks
     else:
         source, blocks = _WAVES_SOURCE, _wave_blocks
-    times, grid = _times(settings), _grid(settings)
+    times, grid = _times(settings), settings.grid.build()
     days = settings.days + (settings.spinup_days if kind == "simulation" else 0)
     with publishing(target) as partial, progress("simulate", days) as bar:
         store = _create(partial, times, grid, settings.levels, {"source": source, ATTRIBUTE: description})
@@ -136,10 +136,6 @@ def _check(settings: SimulationConfig) -> None:
 def _times(settings: SimulationConfig) -> np.ndarray:
     count = settings.days * 24 // STEP_HOURS
     return np.datetime64(settings.start, "ns") + np.arange(count) * np.timedelta64(STEP_HOURS, "h")
-
-
-def _grid(settings: SimulationConfig) -> Grid:
-    return Grid.equiangular(settings.grid.latitude, settings.grid.longitude, poles=settings.grid.poles)
 
 
 def _wave_blocks(

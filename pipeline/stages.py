@@ -1,4 +1,4 @@
-"""Which module does the work of which stage."""
+"""Which module does the work of which stage: the one of `pipeline` that bears its name."""
 
 from __future__ import annotations
 
@@ -7,21 +7,13 @@ from collections.abc import Callable
 
 from pipeline.runs import Run
 
-__all__ = ["MODULES", "load"]
-
-MODULES: dict[str, str] = {
-    "simulate": "pipeline.simulate",
-    "validate": "pipeline.validate",
-    "regrid": "pipeline.regrid",
-    "statistics": "pipeline.statistics",
-    "climatology": "pipeline.climatology",
-    "train": "pipeline.train",
-    "forecast": "pipeline.forecast",
-    "evaluate": "pipeline.evaluate",
-    "report": "pipeline.report",
-}
+__all__ = ["load"]
 
 
 def load(stage: str) -> Callable[[Run, str, dict[str, str]], None]:
-    """Import the module of `stage` and return its ``run_stage(run, fingerprint, inputs)``."""
-    return importlib.import_module(MODULES[stage]).run_stage
+    """Import the module of `stage` and return its ``run_stage(run, fingerprint, inputs)``.
+
+    Args:
+        stage: a name of the table of stages.
+    """
+    return importlib.import_module(f"pipeline.{stage}").run_stage

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pipeline.stores.reading import (
     blocks,
     description_of,
     fields_of,
+    fields_over_time,
     grid_of,
     open_store,
     period_of,
@@ -94,13 +94,8 @@ def statistics_store(
     Raises:
         InputError: the source has no valid time in the period, or no variable on a global grid.
     """
-    source = str(source) if "://" in str(source) else os.path.abspath(source)
-    dataset = open_store(source, "source")
-    positions = select_period(dataset, period, str(source))
-    grid = grid_of(dataset)
-    names, statics = fields_of(dataset, "time"), fields_of(dataset)
-    if not names:
-        raise InputError(f"{source}: expected variables over time, latitude and longitude, got {list(dataset)}.")
+    source, dataset, names = fields_over_time(source)
+    positions, grid, statics = select_period(dataset, period, source), grid_of(dataset), fields_of(dataset)
     times = dataset.time.values
     if step is None:
         step = _usual_step(times)

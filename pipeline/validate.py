@@ -31,7 +31,6 @@ from pipeline.validating.record import (
     read_record,
     rows_of_plan,
     rows_of_record,
-    training_grid,
 )
 from pipeline.validating.scan import Summary, scan_source
 from transforms.derived import recipes
@@ -47,7 +46,6 @@ __all__ = [
     "inspect_config",
     "read_record",
     "run_stage",
-    "training_grid",
     "validate_source",
 ]
 

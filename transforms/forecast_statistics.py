@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transforms.averaging import RegionalMean
-from transforms.comparison import Comparison
+from transforms.comparison import INTEGRANDS, Comparison
 from transforms.ensemble_metrics import energy_skill, energy_spread
 from transforms.metrics import METRICS, correlation
 
@@ -80,30 +80,21 @@ def _energy_spread(case: Comparison, mean: RegionalMean) -> Array:
 
 
 STATISTICS: dict[str, Statistic] = {
-    "error": Statistic("error"),
-    "absolute_error": Statistic("absolute_error"),
+    # The regional mean of any integrand is one of the same name, unless it is named below.
+    **{name: Statistic(name) for name in INTEGRANDS},
     "squared_error": Statistic("squared_error", vector=True),
     "root_mean_squared_error": Statistic(regional=_root("squared_error"), vector=True),
     "anomaly_correlation": Statistic(regional=_anomaly_correlation),
-    "anomaly_product": Statistic("anomaly_product"),
-    "forecast_anomaly_square": Statistic("forecast_anomaly_square"),
-    "truth_anomaly_square": Statistic("truth_anomaly_square"),
     "crps": Statistic("crps", _crps),
-    "crps_skill": Statistic("crps_skill"),
-    "crps_spread": Statistic("crps_spread"),
     "energy_score": Statistic(regional=_energy_score, vector=True),
     "energy_skill": Statistic(regional=_energy_skill, vector=True),
     "energy_spread": Statistic(regional=_energy_spread, vector=True),
-    "ensemble_mean_mse": Statistic("ensemble_mean_mse"),
-    "debiased_ensemble_mean_mse": Statistic("debiased_ensemble_mean_mse"),
-    "ensemble_variance": Statistic("ensemble_variance"),
     "root_ensemble_mean_mse": Statistic(regional=_root("ensemble_mean_mse")),
     "root_ensemble_variance": Statistic(regional=_root("ensemble_variance")),
     "rank_histogram": Statistic("rank_histogram", axis="bins"),
     "brier_score": Statistic("brier_score", axis="quantile"),
     "debiased_brier_score": Statistic("debiased_brier_score", axis="quantile"),
     "ignorance_score": Statistic("ignorance_score", axis="quantile"),
-    "rps": Statistic("rps"),
     # Climates that are too dry or too wet have no score, whatever becomes of missing values elsewhere.
     "seeps": Statistic("seeps", lambda case, mean: mean(case.of("seeps"), skipna=True)),
 }

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from dags.commands.options import STEPS, Configuration, Overrides
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from transforms.errors import InputError
 
 __all__ = ["app"]

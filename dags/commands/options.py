@@ -17,7 +17,8 @@ from rich.console import Console
 from dags import local, processes
 from dags.failures import short_message
 from dags.stages import STAGES
-from pipeline.config import Config, load_config, names_run
+from pipeline.config import Config
+from pipeline.config_files import load_config, names_run
 from pipeline.processes.membership import find_membership
 from pipeline.scoring.table import score_table
 from transforms.errors import InputError

@@ -30,7 +30,7 @@ from pipeline.commands.options import (
     words,
     wrote,
 )
-from pipeline.config import ClimatologyConfig, GridConfig, SimulationConfig
+from pipeline.config import ClimatologyConfig, GridConfig, Preset, SimulationConfig
 from transforms.errors import InputError
 from transforms.variables import known
 
@@ -113,9 +113,7 @@ def regrid(
     vertical: Annotated[
         Literal["select", "interpolate"], typer.Option(help="Take levels of the source, or interpolate to them.")
     ] = "select",
-    preset: Annotated[
-        Literal["weatherbench2", "arco-era5", "cf"] | None, typer.Option(help="Names and units of a known source.")
-    ] = None,
+    preset: Annotated[Preset | None, typer.Option(help="Names and units of a known source.")] = None,
     rename: Annotated[
         list[str] | None, typer.Option(metavar="OLD=NEW", help="Name in the source, and in ERA5; repeatable.")
     ] = None,
@@ -168,12 +166,8 @@ def regrid(
     if not left:
         return
     from pipeline.regrid import regrid_store
-    from transforms.grids import Grid
 
-    first, *others = [
-        (path, Grid.equiangular(grid.latitude, grid.longitude, poles=grid.poles), method)
-        for path, grid in targets.items()
-    ]
+    first, *others = [(path, grid.build(), method) for path, grid in targets.items()]
     names = [name for name in variable or [] if known(name).kind != "static"]
     regrid_store(
         source,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.commands.options import LOOKING
-from pipeline.config import list_configs, load_config
+from pipeline.config_files import list_configs, load_config
 
 __all__ = ["app"]
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.artefacts import SCHEMA_VERSION, digest, read_description, refuse_other, require, store_identity
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.config_files import load_config
 from pipeline.forecast import forecast_store
 from pipeline.runs import Run
 from pipeline.stores.netcdf import write_netcdf
@@ -58,12 +59,7 @@ def forecast_to(
         InputError: see `pipeline.forecast.forecast_store`; options that contradict each other; something else is at the
             target.
     """
-    if not re.search(r"\.(zarr|nc)/?$", target):
-        raise InputError(f"--output {target}: expected a name that ends in .zarr or .nc.")
-    if target.endswith(".nc") and is_url(target):
-        raise InputError(
-            f"--output {target}: netCDF can only be written to this machine's disks. Give a path, or .zarr."
-        )
+    _check_target(target)
     run = Run.open(directory)
     given = {
         "every_hours": ("--initial-times", initial_times),
@@ -103,32 +99,40 @@ def forecast_to(
     if refuse_other(target, fingerprint, overwrite=overwrite):
         return False
 
-    def write(store: str | Path) -> None:
-        forecast_store(
-            choices,
-            states,
-            store,
-            period=period,
-            every_hours=every_hours,
-            lead_hours=settings.lead_hours,
-            perturbation=settings.perturbation,
-            batch_size=settings.batch_size,
-            memory_mb=config.execution.memory_mb,
-            fingerprint=fingerprint,
-            key="periods.test",
-            **asked,
-        )
+    options = {
+        "period": period,
+        "every_hours": every_hours,
+        "lead_hours": settings.lead_hours,
+        "perturbation": settings.perturbation,
+        "batch_size": settings.batch_size,
+        "memory_mb": config.execution.memory_mb,
+        "fingerprint": fingerprint,
+        "key": "periods.test",
+        **asked,
+    }
+    if target.endswith(".nc"):
+        _write_netcdf(choices, states, Path(target), options)
+    else:
+        forecast_store(choices, states, target, **options)
+    return True
 
-    if not target.endswith(".nc"):
-        write(target)
-        return True
-    # The forecast is a store until it is whole, so that it can be gone on with.
-    store = Path(target).with_name(f".{Path(target).name}.zarr")
-    if (read_description(store) or {}).get("fingerprint") != fingerprint:
-        write(store)
+
+def _write_netcdf(choices: list[Choice], states: str, target: Path, options: dict[str, Any]) -> None:
+    """Write a forecast as netCDF; it is a store until it is whole, so that it can be gone on with."""
+    store = target.with_name(f".{target.name}.zarr")
+    if (read_description(store) or {}).get("fingerprint") != options["fingerprint"]:
+        forecast_store(choices, states, store, **options)
     write_netcdf(store, target)
     shutil.rmtree(store)
-    return True
+
+
+def _check_target(target: str) -> None:
+    if not re.search(r"\.(zarr|nc)/?$", target):
+        raise InputError(f"--output {target}: expected a name that ends in .zarr or .nc.")
+    if target.endswith(".nc") and is_url(target):
+        raise InputError(
+            f"--output {target}: netCDF can only be written to this machine's disks. Give a path, or .zarr."
+        )
 
 
 def _changed(run: Run, overrides: Sequence[str], given: dict[str, str]) -> Config:

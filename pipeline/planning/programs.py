@@ -25,7 +25,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from model.forecaster import Normalisation
 from model.sharding import STATES, WHOLE, make_mesh, present
 from model.training import LossWeights, abstract_batch, compiler_options
-from pipeline.config import Config, parse_config
+from pipeline.config import Config
+from pipeline.config_files import parse_config
 from pipeline.planning.hlo import Program
 from pipeline.planning.plan import NEWS
 from pipeline.planning.topologies import Topology
@@ -33,7 +34,6 @@ from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import configured_trainer
 from pipeline.training.layout import StateLayout
 from transforms.forcings import forcing_names
-from transforms.grids import Grid
 
 __all__ = ["forecast_program", "main", "measure", "specification", "training_program"]
 
@@ -64,8 +64,7 @@ def main(source: str, target: str) -> None:
 
 def specification(config: Config) -> ForecasterSpec:
     """Return what a run of `config` would train, with constants that stand for the statistics of its data."""
-    layout, size = StateLayout.of(config), config.data.grid
-    grid = Grid.equiangular(size.latitude, size.longitude, poles=size.poles)
+    layout, grid = StateLayout.of(config), config.data.grid.build()
     names = [*config.data.statics, *(["sin_latitude"] if config.model.latitude else [])]
     count = len(layout.fields)
     constants = Normalisation(np.zeros(count), np.ones(count), np.ones(count))

@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from pipeline.config import Config, list_configs, load_config
+from pipeline.config import Config
+from pipeline.config_files import list_configs, load_config
 from pipeline.reporting.fields import calendar_day, duration, instant
 from pipeline.reporting.scores import Scores
 from pipeline.stores.reading import description_of, grid_of, select_period, valid_times

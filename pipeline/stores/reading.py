@@ -6,6 +6,7 @@ Inside the house the axes are (..., level, latitude, longitude), latitudes ascen
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from datetime import datetime
@@ -27,6 +28,7 @@ __all__ = [
     "consolidated",
     "description_of",
     "fields_of",
+    "fields_over_time",
     "grid_of",
     "open_store",
     "period_of",
@@ -153,6 +155,23 @@ def select_period(dataset: xr.Dataset, period: tuple[datetime, datetime] | None,
             f"{np.datetime_as_string(times[-1], 'h')}. Change the period, or prepare more data."
         )
     return np.flatnonzero(inside)
+
+
+def fields_over_time(source: str | Path) -> tuple[str, xr.Dataset, list[str]]:
+    """Open a store for a job whose workers need not share the working directory.
+
+    Returns:
+        Its absolute path or address, the store, and its variables over time, latitude and longitude.
+
+    Raises:
+        InputError: see `open_store`; or there is no such variable.
+    """
+    path = str(source) if "://" in str(source) else os.path.abspath(source)
+    dataset = open_store(path, "source")
+    names = fields_of(dataset, "time")
+    if not names:
+        raise InputError(f"{path}: expected variables over time, latitude and longitude, got {list(dataset)}.")
+    return path, dataset, names
 
 
 def period_of(times: np.ndarray) -> list[str]:

@@ -27,7 +27,6 @@ __all__ = [
     "read_record",
     "rows_of_plan",
     "rows_of_record",
-    "training_grid",
 ]
 
 KIND = "validation record"
@@ -61,12 +60,6 @@ class ValidationRecord:
     missing_values: dict[str, Any] = field(default_factory=dict)
     missing_chunks: dict[str, list[list[Any]]] = field(default_factory=dict)
     ranges: dict[str, list[float | None]] = field(default_factory=dict)
-
-
-def training_grid(config: Config) -> Grid:
-    """Return the grid of the training store."""
-    grid = config.data.grid
-    return Grid.equiangular(grid.latitude, grid.longitude, poles=grid.poles)
 
 
 def read_record(path: str | Path) -> ValidationRecord:
@@ -151,7 +144,7 @@ def _planned_store(config: Config, count: int) -> dict[str, Any]:
     fields = sum(len(data.levels) if known(name).kind == "pressure" else 1 for name in data.variables)
     cells = data.grid.latitude * data.grid.longitude
     return {
-        "grid": str(training_grid(config)),
+        "grid": str(config.data.grid.build()),
         "fields": fields,
         "times": int(count),
         "bytes": int(4 * cells * (fields * count + len(data.statics))),

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from dags import local
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 
 SCRIPT = Path(__file__).with_name("fake_chain.py")
 

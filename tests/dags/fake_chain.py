@@ -105,7 +105,7 @@ def main() -> None:
 
 def runner() -> None:
     """`fake_chain.py run CONFIG RUN`: the runner itself, for tests that signal it."""
-    from pipeline.config import load_config
+    from pipeline.config_files import load_config
 
     config = load_config(sys.argv[2])
     try:

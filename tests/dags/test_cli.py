@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from dags.cli import app, main
 from dags.stages import STAGES
 from pipeline.artefacts import read_description
-from pipeline.config import WEATHERBENCH_LEVELS, list_configs
+from pipeline.config import WEATHERBENCH_LEVELS
+from pipeline.config_files import list_configs
 from pipeline.defaults import data_config, is_store
 from transforms.errors import InputError
 

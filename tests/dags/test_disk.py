@@ -13,7 +13,7 @@ import pytest
 from dags.failures import disk_message, short_message
 from dags.plan import plan
 from dags.state import State
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from transforms.errors import InputError
 
 

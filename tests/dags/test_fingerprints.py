@@ -6,7 +6,7 @@ import pytest
 
 from dags.fingerprints import expectations, graph, source_contents
 from dags.stages import STAGES
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 
 
 def marks(*overrides: str, contents: str | None = None) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dags.stages import STAGES
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Sharding info not provided")]
 

@@ -10,7 +10,7 @@ import typer.main
 
 from dags.cli import app
 from dags.stages import STAGES
-from pipeline.config import list_configs, load_config
+from pipeline.config_files import list_configs, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

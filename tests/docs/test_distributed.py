@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.processes.launch import SETTINGS, render
 from pipeline.processes.local import parse_local
 from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import list_configs, load_config, names_run
+from pipeline.config_files import list_configs, load_config, names_run
 from transforms.errors import InputError
 
 

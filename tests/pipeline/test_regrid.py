@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 from pipeline.artefacts import read_description
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.regrid import regrid_store, run_stage
 from pipeline.runs import Run
 from pipeline.sources.opening import open_source, source_grid

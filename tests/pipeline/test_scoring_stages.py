@@ -8,7 +8,7 @@ import xarray as xr
 
 from pipeline import climatology, evaluate, statistics
 from pipeline.artefacts import ATTRIBUTE, describe, read_description
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.runs import Run
 from transforms.errors import InputError
 from transforms.grids import Grid

@@ -22,7 +22,7 @@ from flax import nnx
 import pipeline.training.checkpoints
 from pipeline import forecast, statistics, train
 from pipeline.artefacts import describe, read_description
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.runs import Run
 from pipeline.training import curriculum
 from transforms.errors import InputError

@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 
 from pipeline.artefacts import read_description
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.config_files import load_config
 from pipeline.runs import Run
 from pipeline.sources.opening import absent_chunk_times, open_source
 from pipeline.validate import inspect_config, read_record, run_stage

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.config import Config, load_config
+from pipeline.config import Config
+from pipeline.config_files import load_config
 from pipeline.planning.plan import Plan, assemble, plan
 from pipeline.planning.tables import print_plan
 from pipeline.planning.topologies import Topology
@@ -28,8 +29,10 @@ def main() -> None:
     from jax.sharding import NamedSharding
 
     from model.sharding import STATES, make_mesh, present
-    from model.training import Batch, Trainer, learning_rate_schedule, loss_weights, replicated
+    from model.training import Batch, loss_weights, replicated
+    from pipeline.config import RolloutStage
     from pipeline.planning.programs import measure, specification, training_program
+    from pipeline.training.curriculum import configured_trainer
 
     config = load_config("tiny", TINY)
     mesh = make_mesh(jax.devices(), 2)
@@ -41,16 +44,8 @@ def main() -> None:
     graph, state = nnx.split(model)
     model = nnx.merge(graph, replicated(state, mesh))
     weights = replicated(loss_weights(spec.grid.latitude_weights(), np.ones(len(spec.layout.fields))), mesh)
-    trainer = Trainer(
-        model,
-        weights,
-        learning_rate_schedule(1e-3, 10, settings.warmup_fraction),
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-        ema_decay=settings.ema_decay,
-        mesh=mesh,
-    )
+    stage = RolloutStage(steps=3, updates=10, learning_rate=1e-3)
+    trainer = configured_trainer(model, weights, settings, stage, mesh)
     shapes = [leaf.shape for leaf in jax.tree.leaves(lowered.args_info[0][1])]
     sharding = NamedSharding(mesh, present(mesh, STATES))
     batch = Batch(*(jax.device_put(np.zeros(shape, np.float32), sharding) for shape in shapes))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import load_config, parse_config
+from pipeline.config_files import load_config, parse_config
 from pipeline.processes.launch import SETTINGS, render
 from pipeline.processes.membership import PREEMPTED
 from transforms.errors import InputError

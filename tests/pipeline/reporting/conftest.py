@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 
 from pipeline.artefacts import describe
-from pipeline.config import Config, parse_config
+from pipeline.config import Config
+from pipeline.config_files import parse_config
 from pipeline.runs import Run
 from pipeline.validate import KIND, ValidationRecord
 from transforms.grids import Grid

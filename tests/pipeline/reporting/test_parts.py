@@ -233,7 +233,7 @@ def test_notes_name_gaps_and_missing_values(finished_run, tmp_path):
 
 
 def test_command_that_reproduces_a_run_names_what_was_changed(make):
-    from pipeline.config import load_config
+    from pipeline.config_files import load_config
 
     assert reproduce(load_config("tiny")) == "spherecast run tiny"
     changed = load_config("tiny", ["training.seed=3", "source.allow_missing=true"])

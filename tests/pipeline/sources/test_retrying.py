@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.sources import retrying
 from pipeline.sources.files import open_raw
 from pipeline.sources.opening import open_source
