@@ -22,7 +22,7 @@ from common import main, row
 
 from pipeline.config_files import load_config
 from pipeline.planning.plan import plan
-from pipeline.planning.topologies import Topology
+from pipeline.processes.topologies import Topology
 
 _BAR = 1.1
 

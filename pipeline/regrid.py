@@ -17,7 +17,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import (
-    ATTRIBUTE,
     describe,
     digest,
     publishing,
@@ -37,23 +36,21 @@ from pipeline.artefacts import (
 )
 from pipeline.jobs.beam_runner import require_runner, run_elements
 from pipeline.jobs.threads import keep_freed_memory_low, thread_limit
-from pipeline.regridding.methods import FieldRegridder, regridder
-from pipeline.regridding.work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget, rounding_errors
+from pipeline.regridding.layout import Layout, rounding_attributes
+from pipeline.regridding.methods import regridder
+from pipeline.regridding.work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget
 from pipeline.runs import Run
 from pipeline.sources.derive import absent_times, stored_inputs
 from pipeline.sources.opening import absent_chunk_times, open_source, origin_facts, reading_options, source_grid
 from pipeline.sources.prepare import prepare
 from pipeline.stores.objects import Objects, is_url
 from pipeline.stores.writing import (
-    arrays_of,
-    build_template,
     is_document,
-    round_mantissa,
     set_attributes,
-    shard_span,
 )
-from pipeline.validate import KIND as RECORD_KIND
-from pipeline.validate import field_faults, read_record
+from pipeline.validate import field_faults
+from pipeline.validating.record import KIND as RECORD_KIND
+from pipeline.validating.record import read_record
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.timeaxis import even_times, require_ascending, time_text, within
@@ -72,7 +69,6 @@ _OBJECTS_HELD = 3
 _AT_ONCE = 16
 _SHOWN = 5
 _SURFACE_AXES = (("time", "latitude", "longitude"), ("latitude", "longitude"))
-_VALID = {"long_name": "whether every variable is complete in the source"}
 
 _log = logging.getLogger(__name__)
 
@@ -209,7 +205,7 @@ def regrid_store(
     decisive = [_identity(source, opening["storage_options"]), names, statics, preparing]
     decisive += [opening[key] for key in ("rename", "preset", "units", "select")]
     decisive += [times.astype(str).tolist(), shard_times, zarr_format, keep_bits]
-    layout = _Layout(names, statics, levels, times, shard_times, zarr_format, keep_bits)
+    layout = Layout(names, statics, levels, times, shard_times, zarr_format, keep_bits)
     places: dict[str, Target] = {}
     for path, onto, way in [(target, grid, method), *also]:
         path = str(path) if is_url(path) else os.path.abspath(path)
@@ -269,52 +265,7 @@ def _checked_times(
     return positions
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """What every target of a job holds, whatever its grid."""
-
-    names: list[str]
-    statics: list[str]
-    levels: list[int]
-    times: np.ndarray
-    shard_times: int
-    zarr_format: int
-    keep_bits: Mapping[str, int]
-
-    def __post_init__(self) -> None:
-        written = (*self.names, *self.statics)
-        unknown = [name for name in self.keep_bits if name not in written]
-        if unknown:
-            raise InputError(f"keep_bits: {unknown[0]} is not written; expected among {', '.join(written)}.")
-
-    def target(
-        self,
-        path: str,
-        dataset: xr.Dataset,
-        mapping: FieldRegridder,
-        description: dict[str, Any],
-        options: dict[str, Any],
-    ) -> Target:
-        """Return the target that will be written at a path, by this way to its grid."""
-        names = self.names
-        content = _content(dataset, mapping, names, self.statics, self.levels, self.times, description, self.keep_bits)
-        spans = {name: shard_span(self.shard_times, content[name][0].nbytes, self.zarr_format) for name in names}
-        template = build_template(content, {**spans, "valid": self.shard_times}, self.zarr_format)
-        arrays = {name: array for name, array in arrays_of(template).items() if name in (*names, "valid")}
-        return Target(path, mapping, arrays, template, description["job"], Objects(path, options))
-
-
 _READING = ("rename", "storage_options", "preset", "retries")
-
-
-def _rounding_attributes(bits: int, errors: Sequence[Sequence[float]]) -> dict[str, Any]:
-    largest, squares, counts = zip(*errors, strict=True)
-    return {
-        "keep_bits": bits,
-        "rounding_largest_error": max(largest),
-        # An exact sum, so that the order in which workers were done makes no difference.
-        "rounding_rms_error": math.sqrt(math.fsum(squares) / max(1, sum(counts))),
-    }
 
 
 def _identity(source: str, options: dict[str, Any]) -> Any:
@@ -435,7 +386,7 @@ def _finish(target: Target, names: list[str], times: np.ndarray, keep_bits: Mapp
         documents = dict(target.template)
         for name in [name for name in names if name in keep_bits]:
             errors = [error for note in notes for error in note["rounding"].get(name, ())]
-            documents |= set_attributes(documents, name, _rounding_attributes(keep_bits[name], errors))
+            documents |= set_attributes(documents, name, rounding_attributes(keep_bits[name], errors))
         for key, data in documents.items():
             if data != target.template[key]:
                 objects.write(key, data)
@@ -476,46 +427,3 @@ def _positions(times: np.ndarray, period: tuple[datetime, datetime] | None, step
     if positions.size == 0:
         raise InputError(f"period: no time within it; the source has {time_text(times[0])} to {time_text(times[-1])}.")
     return positions
-
-
-def _content(
-    dataset: xr.Dataset,
-    mapping: FieldRegridder,
-    names: list[str],
-    statics: list[str],
-    levels: list[int],
-    times: np.ndarray,
-    description: dict[str, Any],
-    keep_bits: Mapping[str, int],
-) -> xr.Dataset:
-    """The store, without the values that vary in time."""
-    grid = mapping.target
-    coordinates: dict[str, Any] = {
-        "time": ("time", times, {"long_name": "valid time, UTC"}),
-        "latitude": ("latitude", grid.latitude, {"units": "degrees_north", "long_name": "latitude"}),
-        "longitude": ("longitude", grid.longitude, {"units": "degrees_east", "long_name": "longitude"}),
-    }
-    if levels:
-        coordinates["level"] = ("level", np.array(levels, np.int32), {"units": "hPa", "long_name": "pressure"})
-    sizes = {axis: len(values[1]) for axis, values in coordinates.items()}
-    variables: dict[str, Any] = {"valid": (("time",), np.zeros(times.size, bool), _VALID)}
-    for name in names:
-        axes = tuple(map(str, dataset[name].dims))
-        empty = np.broadcast_to(np.float32(0), tuple(sizes[axis] for axis in axes))
-        variables[name] = (axes, empty, _attributes(dataset[name]))
-    for name in statics:
-        values, attributes = mapping(dataset[name].values).astype(np.float32), _attributes(dataset[name])
-        if name in keep_bits:
-            exact, values = values, round_mantissa(values, keep_bits[name])
-            attributes |= _rounding_attributes(keep_bits[name], rounding_errors(exact[None], values[None]))
-        variables[name] = (("latitude", "longitude"), values, attributes)
-    return xr.Dataset(variables, coordinates, {ATTRIBUTE: description})
-
-
-def _attributes(variable: xr.DataArray) -> dict[str, Any]:
-    name = str(variable.name)
-    entry = VARIABLES.get(name)
-    return {
-        "units": entry.units if entry else str(variable.attrs.get("units", "")),
-        "long_name": str(variable.attrs.get("long_name", name.replace("_", " "))),
-    }

@@ -193,7 +193,7 @@ def forecast(
         return
     if force:
         raise InputError("--force: is for the run's own forecast.zarr. With --output, give --overwrite.")
-    from pipeline.forecasting.command import forecast_to
+    from pipeline.commands.forecast_elsewhere import forecast_to
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     written = forecast_to(

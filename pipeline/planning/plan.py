@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.planning.topologies import Topology
+from pipeline.processes.topologies import Topology
 from transforms.errors import InputError
 
 __all__ = ["Plan", "ProgramPlan", "StagePlan", "assemble", "plan"]

@@ -29,7 +29,7 @@ from pipeline.config import Config
 from pipeline.config_files import parse_config
 from pipeline.planning.hlo import Program
 from pipeline.planning.plan import NEWS
-from pipeline.planning.topologies import Topology
+from pipeline.processes.topologies import Topology
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import configured_trainer
 from pipeline.training.layout import StateLayout

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from pipeline.config import Config
-from pipeline.planning.topologies import Topology
 from pipeline.processes.membership import PREEMPTED
+from pipeline.processes.topologies import Topology
 from transforms.errors import InputError
 
 __all__ = ["SETTINGS", "GkeSettings", "SlurmSettings", "TpuVmSettings", "render"]

@@ -18,7 +18,7 @@ from pipeline.config_files import list_configs, load_config
 from pipeline.reporting.fields import calendar_day, duration, instant
 from pipeline.reporting.scores import Scores
 from pipeline.stores.reading import description_of, grid_of, select_period, valid_times
-from pipeline.validate import read_record
+from pipeline.validating.record import read_record
 from transforms.variables import VARIABLES
 
 __all__ = [

@@ -104,7 +104,7 @@ def test_netcdf_is_the_same(forecast, say, trained, monkeypatch):
         assert say("forecast", trained.directory, "-o", "out.nc", *options)[0] == 1
         assert not Path("out.nc").exists()
     with monkeypatch.context() as context:
-        context.setattr("pipeline.forecasting.command.forecast_store", None)
+        context.setattr("pipeline.commands.forecast_elsewhere.forecast_store", None)
         context.setattr("pipeline.stores.netcdf._PIECE_BYTES", 2000)
         netcdf = forecast("out.nc", *options)
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["out.nc", "out.zarr"]

@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.config_files import load_config
 from pipeline.planning.plan import Plan, assemble, plan
 from pipeline.planning.tables import print_plan
-from pipeline.planning.topologies import Topology
+from pipeline.processes.topologies import Topology
 from transforms.errors import InputError
 
 TINY = ["training.stages=[{steps: 3, updates: 10, learning_rate: 1.0e-3}]", "forecast.lead_hours=24"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.planning.topologies import CHIPS, Topology
+from pipeline.processes.topologies import CHIPS, Topology
 from transforms.errors import InputError
 
 
