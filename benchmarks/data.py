@@ -182,13 +182,13 @@ def worker_rows(stores: Path, scratch: Path, repeats: int) -> list[dict]:
     threads = {"SPHERECAST_THREADS": "1"}
     walls: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(max(1, repeats // 2)):
-        for workers in walls:
+        for workers, seconds in walls.items():
             beam = [
                 "--runner=DirectRunner",
                 "--direct_running_mode=multi_processing",
                 f"--direct_num_workers={workers}",
             ]
-            walls[workers].append(
+            seconds.append(
                 _child("regrid", source, scratch / "regridded", options | {"beam_options": beam}, threads)[1]
             )
     one, two = (statistics.median(values) for values in walls.values())

@@ -40,7 +40,7 @@ def main() -> None:
     except InputError as error:
         _show(console, str(error))
         sys.exit(2)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  Told in a short message, with the traceback in a file.
         _unexpected(console, error)
         sys.exit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -103,7 +103,7 @@ class LiveDisplay(Display):
         table = Table(box=None, pad_edge=False, expand=False)
         # On a narrow terminal only the last column, the text, gives way.
         for heading, width in (("stage", 11), ("state", 11), ("", 24), ("time", 7), ("left", 7), ("", None)):
-            justify = "right" if heading in ("time", "left") else "left"
+            justify: JustifyMethod = "right" if heading in ("time", "left") else "left"
             table.add_column(heading, justify=justify, no_wrap=True, min_width=width)
         for step in self.steps:
             name = step.stage.name

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -86,7 +87,7 @@ def run(
     console = console or Console(stderr=True)
     if directory.exists() and not (directory / "config.yaml").is_file() and _occupied(directory):
         raise InputError(f"{directory}: exists and is not a run directory. Choose another --name or --runs-dir.")
-    choice = {"start": start, "until": until, "force": force, "stages": stages}
+    choice: dict[str, Any] = {"start": start, "until": until, "force": force, "stages": stages}
     steps = plan(config, directory, **choice)
     if dry_run:
         console.print(plan_table(steps))

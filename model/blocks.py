@@ -151,7 +151,7 @@ class ResidualBlock(nnx.Module):
         self.features, self.transform = features, transform
         norms = {"sample": SpectralNorm, "batch": SpectralBatchNorm}
         self.norm = norms[normalisation](scalars, vectors) if normalisation in norms else nnx.data(None)
-        options = {"knots": knots, "mirror_symmetric": mirror_symmetric, "rngs": rngs}
+        options: dict[str, Any] = {"knots": knots, "mirror_symmetric": mirror_symmetric, "rngs": rngs}
         options |= {"dtype": transform.dtype, "mesh": transform.mesh}
         self.filter_in = ZonalFilter(transform.band_limit, features, features, **options)
         self.nonlinearity = PointwiseNonlinearity(

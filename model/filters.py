@@ -9,6 +9,7 @@ and everything here stays on its device.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -126,7 +127,7 @@ class ZonalFilter(nnx.Module):
 
         if mirror_symmetric:
             self.weight = weight(sum(inputs), sum(outputs))
-            self.rotational_weight = weight(inputs.vectors, outputs.vectors)
+            self.rotational_weight: nnx.Param | None = weight(inputs.vectors, outputs.vectors)
         else:
             self.weight = weight(inputs.channels, outputs.channels)
             self.rotational_weight = nnx.data(None)
@@ -159,7 +160,7 @@ class ZonalFilter(nnx.Module):
         return jnp.einsum("lk,kio->lio", self.interpolation[...], weight[...], precision=jax.lax.Precision.HIGHEST)
 
     def _apply(self, modal: jax.Array, weight: jax.Array, scalars: int) -> jax.Array:
-        multiply = partial(_multiply, scalars=scalars, shards=shards_of(self.mesh))
+        multiply: Callable = partial(_multiply, scalars=scalars, shards=shards_of(self.mesh))
         multiply = on_shards(multiply, self.mesh, (MODAL, WHOLE), MODAL)
         return multiply(modal.astype(self.dtype), weight.astype(self.dtype))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class _Constants(NamedTuple):
     weights: jax.Array
 
 
-_CONSTANTS_SPLIT = _Constants(WHOLE, PartitionSpec(SPHERE_AXIS), WHOLE)
+_CONSTANTS_SPLIT = _Constants(*cast(tuple, (WHOLE, PartitionSpec(SPHERE_AXIS), WHOLE)))
 """Tables have m in front."""
 
 
@@ -71,7 +71,7 @@ class _Geometry(NamedTuple):
     def _exchange(self, waves: list[Waves], **axes: int) -> list[Waves]:
         if self.mesh is None:
             return waves
-        exchange = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, tiled=True, **axes)
+        exchange: Callable = partial(jax.lax.all_to_all, axis_name=SPHERE_AXIS, tiled=True, **axes)
         return [Waves(*exchange(jnp.stack(group))) for group in waves]
 
 
@@ -129,7 +129,7 @@ class Transform(nnx.Module):
         """
         analysis, rule = choose_analysis(grid, band_limit, analysis, weights)
         self.dtype = jnp.dtype(dtype)
-        if self.dtype == jnp.float64 and not jax.config.jax_enable_x64:
+        if self.dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]  # JAX adds it at run time
             raise ValueError("dtype: got float64, which needs jax.config.update('jax_enable_x64', True)")
         nlat, nlon = grid.shape
         self.grid, self.band_limit, self.analysis, self.mesh = grid, band_limit, analysis, mesh
@@ -166,10 +166,10 @@ class Transform(nnx.Module):
 
     def _tables(self, latitude: np.ndarray, fit: np.ndarray | None) -> nnx.List:
         """Return the tables of every group and block, (order, ...) of all shards."""
-        wide = np.float64 if self.dtype == jnp.float64 else np.float32
+        wide = np.dtype(np.float64 if self.dtype == jnp.float64 else np.float32)
 
         def build() -> dict[str, np.ndarray]:
-            tables = {}
+            tables: dict[str, np.ndarray] = {}
             for g, (orders, blocks) in enumerate(zip(self.fourier.groups, self.latitudes.groups, strict=True)):
                 local = orders.reshape(self.shards, -1)
                 for b, block in enumerate(blocks):
@@ -178,14 +178,14 @@ class Transform(nnx.Module):
                     tables |= {f"{name}_{g}_{b}": table for name, table in built.items()}
             return tables
 
-        key = {
+        key: dict[str, Any] = {
             "band_limit": self.band_limit,
             "latitude": latitude,
             "fit": fit,
             "orders": np.concatenate(self.fourier.groups),
             "layout": repr(self.latitudes),
             "shards": self.shards,
-            "dtype": np.dtype(wide).name,
+            "dtype": wide.name,
         }
         tables = cached(key, build, minimum_bytes=_CACHED_FROM)
 
@@ -219,7 +219,8 @@ class Transform(nnx.Module):
             (u, v), eastward and northward, each nodal (longitude, latitude, batch, channel).
         """
         self._check_modal(divergent=divergent, rotational=rotational)
-        return self._evaluate(divergent, rotational)
+        u, v = self._evaluate(divergent, rotational)
+        return u, v
 
     def vectors_to_modal(self, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Analyse tangent vectors.
@@ -231,7 +232,8 @@ class Transform(nnx.Module):
             (divergent, rotational), each modal (part, m, l, batch, channel).
         """
         self._check_nodal(u=u, v=v)
-        return self._analyse(u, v)
+        divergent, rotational = self._analyse(u, v)
+        return divergent, rotational
 
     def _evaluate(self, *modal: jax.Array) -> tuple[jax.Array, ...]:
         constants = self._constants(self.tables, jnp.ones_like(self.weights[...]))
@@ -249,8 +251,10 @@ class Transform(nnx.Module):
     def _constants(self, tables: nnx.List, weights: jax.Array) -> _Constants:
         def block(tables: nnx.Dict) -> BlockTables:
             arrays = {name: table[...] for name, table in tables.items()}
-            functions = (Functions(arrays[name], arrays.get(f"{name}_by_row")) for name in ("even", "odd", "spin"))
-            return BlockTables(*functions, arrays["sign"])
+            even, odd, spin = (
+                Functions(arrays[name], arrays.get(f"{name}_by_row")) for name in ("even", "odd", "spin")
+            )
+            return BlockTables(even, odd, spin, arrays["sign"])
 
         return _Constants(nnx.split(self.fourier)[1], [[block(b) for b in group] for group in tables], weights)
 
@@ -284,6 +288,7 @@ def _evaluate(geometry: _Geometry, constants: _Constants, modal: tuple[jax.Array
 
     def evaluate(constants: _Constants, modal: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         fourier, latitudes = nnx.merge(geometry.fourier, constants.fourier), geometry.latitudes
+        components: tuple[list[Waves], ...]
         if len(modal) == 1:
             components = (latitudes.evaluate_scalars(constants.tables, constants.weights, *modal),)
         else:

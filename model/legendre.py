@@ -38,7 +38,9 @@ _ROWS = 64
 """Orders that are advanced together: their state stays in the processor's cache."""
 
 
-def legendre_table(band_limit: int, latitude: np.ndarray, orders: Sequence[int] | None = None) -> np.ndarray:
+def legendre_table(
+    band_limit: int, latitude: np.ndarray, orders: Sequence[int] | np.ndarray | None = None
+) -> np.ndarray:
     """Return the normalised associated Legendre functions, which are the functions of spin 0.
 
     Args:
@@ -56,7 +58,7 @@ def legendre_table(band_limit: int, latitude: np.ndarray, orders: Sequence[int] 
 
 
 def vector_tables(
-    band_limit: int, latitude: np.ndarray, orders: Sequence[int] | None = None
+    band_limit: int, latitude: np.ndarray, orders: Sequence[int] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return slope and quotient of the associated Legendre functions P, from which vector harmonics are made.
 
@@ -75,20 +77,22 @@ def vector_tables(
     Raises:
         ValueError: an argument is out of range.
     """
-    orders = _orders(band_limit, orders, lowest=0)
+    rows = _orders(band_limit, orders, lowest=0)
     north, column, south = _fold(latitude)
-    slope = _northern(band_limit, north, 1, orders)
-    quotient = _northern(band_limit, north, -1, orders)
+    slope = _northern(band_limit, north, 1, rows)
+    quotient = _northern(band_limit, north, -1, rows)
     for plus, minus in zip(slope, quotient, strict=True):
         difference = 0.5 * (plus - minus)
         minus += plus
         minus *= 0.5
         plus[...] = difference
-    parity = _parity(band_limit, orders)
+    parity = _parity(band_limit, rows)
     return _unfold(slope, column, south, -parity), _unfold(quotient, column, south, parity)
 
 
-def spin_table(band_limit: int, latitude: np.ndarray, spin: int, orders: Sequence[int] | None = None) -> np.ndarray:
+def spin_table(
+    band_limit: int, latitude: np.ndarray, spin: int, orders: Sequence[int] | np.ndarray | None = None
+) -> np.ndarray:
     """Return the spin-weighted functions lambda^s_{l,m} that the module's docstring defines.
 
     Example:
@@ -110,15 +114,15 @@ def spin_table(band_limit: int, latitude: np.ndarray, spin: int, orders: Sequenc
     """
     if spin != int(spin):
         raise ValueError(f"spin: expected an integer, got {spin}")
-    orders = _orders(band_limit, orders)
-    parity = _parity(band_limit, orders)
+    chosen = _orders(band_limit, orders)
+    parity = _parity(band_limit, chosen)
     north, column, south = _fold(latitude)
     if spin == 0:
-        return _unfold(_northern(band_limit, north, 0, orders), column, south, parity)
-    result = np.empty((orders.size, band_limit, column.size))
+        return _unfold(_northern(band_limit, north, 0, chosen), column, south, parity)
+    result = np.empty((chosen.size, band_limit, column.size))
     for rows, sign in ((~south, spin), (south, -spin)):
         used, place = np.unique(column[rows], return_inverse=True)
-        result[:, :, rows] = _northern(band_limit, north[used], sign, orders)[:, :, place]
+        result[:, :, rows] = _northern(band_limit, north[used], sign, chosen)[:, :, place]
     return _unfold(result, np.arange(column.size), south, parity)
 
 
@@ -248,7 +252,7 @@ def _parity(band_limit: int, orders: np.ndarray) -> np.ndarray:
     return 1.0 - 2.0 * ((orders[:, None] + np.arange(band_limit)) % 2)
 
 
-def _orders(band_limit: int, orders: Sequence[int] | None, lowest: int | None = None) -> np.ndarray:
+def _orders(band_limit: int, orders: Sequence[int] | np.ndarray | None, lowest: int | None = None) -> np.ndarray:
     if band_limit < 1:
         raise ValueError(f"band_limit: expected at least 1, got {band_limit}")
     result = np.arange(band_limit) if orders is None else np.asarray(orders)

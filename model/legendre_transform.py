@@ -247,7 +247,8 @@ class LegendreTransform:
             )
 
         blocks = self._map(block, tables, self._split(divergent), self._split(rotational))
-        return tuple(self._collect([[pair[k] for pair in group] for group in blocks]) for k in range(2))
+        eastward, northward = (self._collect([[pair[k] for pair in group] for group in blocks]) for k in range(2))
+        return eastward, northward
 
     def _mirror_sign(self, geometry: Block, table: BlockTables) -> jax.Array:
         """(-1)**(l + m), which spin -1 takes on when mirrored into spin +1; (order, degree, 1, 1)."""

@@ -103,8 +103,9 @@ class RandomFields:
             divergent_share: of the power that is divergent, 0 to 1; the rest is rotational.
         """
         parts = np.sqrt(divergent_share) * divergent, np.sqrt(1.0 - divergent_share) * rotational
-        u, v = self._transform.vectors_to_nodal(*map(self._modal, parts))
-        return tuple(np.asarray(field)[:, :, 0].transpose(2, 1, 0) for field in (u, v))
+        fields = self._transform.vectors_to_nodal(*map(self._modal, parts))
+        u, v = (np.asarray(field)[:, :, 0].transpose(2, 1, 0) for field in fields)
+        return u, v
 
     def _modal(self, normals: np.ndarray) -> jnp.ndarray:
         """(part, m, l, batch = 1, channel)."""

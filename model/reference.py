@@ -81,7 +81,7 @@ class ReferenceTransform:
         order = np.arange(band_limit)
         amplitude = np.where(order > 0, np.sqrt(2.0), 1.0)
         angle = longitude[:, None] * order
-        # (part, longitude, m)
+        # Axes: part, longitude, m.
         self._fourier = jnp.asarray(amplitude * np.stack([np.cos(angle), np.sin(angle)]), dtype)
 
         synthesis = legendre_table(band_limit, rule.latitude), *vector_tables(band_limit, rule.latitude)

@@ -105,7 +105,7 @@ def _read(path: Path) -> Tables | None:
             tables = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         return None
-    except Exception as error:  # A damaged file may fail anywhere in zipfile or numpy; all it means is "build again".
+    except Exception as error:  # noqa: BLE001  A damaged file may fail anywhere in zipfile or numpy; it is built again.
         _log.debug("%s is not usable: %r", path, error)
         return None
     try:
@@ -122,7 +122,7 @@ def _write(path: Path, tables: Tables) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with unfinished.open("xb") as file:
-                np.savez(file, **tables)
+                np.savez(file, **tables)  # type: ignore[arg-type]  # NumPy's stub takes a table for allow_pickle
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -139,7 +139,8 @@ class Trainer:
         """
         model = nnx.merge(*nnx.split(model))
         model.eval()
-        self._graph, self._params, self._statistics, self._constants = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        split: tuple[Any, ...] = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        self._graph, self._params, self._statistics, self._constants = split
         model.train()
         self._training_graph = nnx.graphdef(model)
         self.weights, self._schedule, self._ema_decay = weights, schedule, ema_decay
@@ -156,7 +157,7 @@ class Trainer:
         )
         options = compiler_options(mesh)
         # Without it the compiler may leave parameters split over the devices, and the next call would not fit.
-        placed = {} if mesh is None else {"out_shardings": NamedSharding(mesh, WHOLE)}
+        placed: dict[str, Any] = {} if mesh is None else {"out_shardings": NamedSharding(mesh, WHOLE)}
         self._jitted = jax.jit(self._update_step, donate_argnums=0, compiler_options=options, **placed)
         self._update: Callable = self._jitted
         self._loss = jax.jit(self._validation_loss, compiler_options=options, **placed)
@@ -212,7 +213,7 @@ class Trainer:
         def look(part: Batch, params: nnx.State, statistics: nnx.State, constants: nnx.State) -> Origin:
             model = nnx.merge(self._training_graph, params, statistics, constants, copy=True)
 
-            def broken(fields: jax.Array) -> jax.Array:
+            def broken(fields: jax.Array) -> Any:
                 return ~jnp.isfinite(fields).all(axis=(0, -2, -1))
 
             found = _observe(model, part, lambda error: (broken(error), jnp.mean(error**2, axis=(0, -2, -1))))
@@ -222,16 +223,17 @@ class Trainer:
             if self._accumulate == 1:
                 return look(batch, *others)
             parts = jax.lax.map(lambda part: look(part, *others), batch)
-            return Origin(*(leaf.any(axis=0) for leaf in parts[:3]), parts.error.mean(axis=0))
+            states, forcings, forecast = (leaf.any(axis=0) for leaf in parts[:3])
+            return Origin(states, forcings, forecast, parts.error.mean(axis=0))
 
-        placed = {} if self._mesh is None else {"out_shardings": NamedSharding(self._mesh, WHOLE)}
+        placed: dict[str, Any] = {} if self._mesh is None else {"out_shardings": NamedSharding(self._mesh, WHOLE)}
         run = jax.jit(all_parts, compiler_options=compiler_options(self._mesh), **placed)
         return jax.tree.map(np.asarray, run(batch, state.params, state.statistics, self._constants))
 
     def _abstract(self) -> tuple[TrainState, nnx.State, LossWeights]:
         """Return shapes, dtypes and places of state, constants and weights."""
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._params)
-        count = jax.ShapeDtypeStruct((), jnp.int32)
+        count: Any = jax.ShapeDtypeStruct((), jnp.int32)
         state = TrainState(
             params, jax.eval_shape(self._optimizer.init, params), params, self._statistics, count, count, count
         )
@@ -336,14 +338,17 @@ class Trainer:
 
 
 def loss_weights(
-    latitude_weights: np.ndarray, channel_weights: np.ndarray, lead_weights: np.ndarray | None = None
+    latitude_weights: np.ndarray | jax.Array,
+    channel_weights: np.ndarray | jax.Array,
+    lead_weights: np.ndarray | None = None,
 ) -> LossWeights:
     """Return float32 weights, each divided by its mean."""
 
-    def unit_mean(values: np.ndarray | None) -> jax.Array | None:
-        return None if values is None else jnp.asarray(values / np.mean(values), jnp.float32)
+    def unit_mean(values: np.ndarray | jax.Array) -> jax.Array:
+        return jnp.asarray(values / np.mean(values), jnp.float32)
 
-    return LossWeights(unit_mean(latitude_weights), unit_mean(channel_weights), unit_mean(lead_weights))
+    lead = None if lead_weights is None else unit_mean(lead_weights)
+    return LossWeights(unit_mean(latitude_weights), unit_mean(channel_weights), lead)
 
 
 def abstract_batch(
@@ -368,7 +373,7 @@ def abstract_batch(
     if mesh is not None:
         sharding = NamedSharding(mesh, PartitionSpec(*[None] * len(parts), *present(mesh, STATES)))
 
-    def struct(times: int, fields: int) -> jax.ShapeDtypeStruct:
+    def struct(times: int, fields: int) -> Any:
         axes = (*parts, batch_size // accumulate, times, fields, *shape)
         return jax.ShapeDtypeStruct(axes, jnp.float32, sharding=sharding)
 

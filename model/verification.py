@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +34,12 @@ class ForecastErrors:
         """
         model = nnx.merge(*nnx.split(model))
         model.eval()
-        self._graph, self._params, self._statistics, self._constants = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        split: tuple[Any, ...] = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+        self._graph, self._params, self._statistics, self._constants = split
         self._inputs, self._latitude_weights, self._mesh = model.input_steps, latitude_weights, mesh
-        placed = {} if mesh is None else {"out_shardings": (self._sharding(STATES), self._sharding(WHOLE))}
+        placed: dict[str, Any] = (
+            {} if mesh is None else {"out_shardings": (self._sharding(STATES), self._sharding(WHOLE))}
+        )
         self._jitted = jax.jit(self._step, compiler_options=compiler_options(mesh), **placed)
         self._compiled: Callable = self._jitted
 
@@ -92,11 +96,12 @@ class ForecastErrors:
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         return None if self._mesh is None else NamedSharding(self._mesh, present(self._mesh, spec))
 
-    def _place(self, values: np.ndarray, spec: PartitionSpec) -> jax.Array:
-        values = np.ascontiguousarray(values, np.float32)
-        if self._mesh is None:
-            return jnp.asarray(values)
-        return jax.make_array_from_callback(values.shape, self._sharding(spec), lambda index: values[index])
+    def _place(self, values: np.ndarray | jax.Array, spec: PartitionSpec) -> jax.Array:
+        host = np.ascontiguousarray(values, np.float32)
+        sharding = self._sharding(spec)
+        if sharding is None:
+            return jnp.asarray(host)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def weighted_loss(errors: np.ndarray, tendency_std: np.ndarray, weights: LossWeights) -> float:

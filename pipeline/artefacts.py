@@ -135,7 +135,7 @@ def publishing(
         InputError: the folder cannot be written to.
     """
     if is_url(path):
-        yield from _publishing_in_place(str(path), keep_partial, storage_options or {})
+        yield from _publishing_in_place(str(path), keep_partial, storage_options or {})  # type: ignore[misc]  # as text
         return
     path = Path(path)
     partial = working_path(path)

@@ -92,10 +92,13 @@ def baseline_store(
     job_of = [kind, store_identity(truth), times[starts].tolist(), spans.tolist(), names, chosen]
     normals, rho = None, None
     if kind != "persistence":
+        assert climatology is not None
         normals = Normals(climatology, names, chosen, grid)
         normals.check((times[starts][:, None] + spans).ravel())
         job_of.append(store_identity(climatology))
     if kind == "damped-anomaly":
+        assert climatology is not None
+        assert normals is not None
         normals.check(times[starts])
         trained = _training_positions(times, usable, climatology, train_period)
         normals.check(times[trained])
@@ -179,6 +182,7 @@ class _Baseline:
             for row in range(len(self.spans)):
                 yield row, states
             return
+        assert self.normals is not None
         if self.kind == "damped-anomaly":
             states = {name: values - self.normals.at(name, initial) for name, values in states.items()}
         for first in range(0, len(self.spans), block):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+import zarr.codecs
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, read_description, require, working_path
 from pipeline.climatologies.jobs import (
@@ -332,7 +333,7 @@ def _whole(field: Field) -> int:
 def _shards(job: Job, name: str) -> list[Path]:
     """Return the files of one array of the result."""
     array = zarr.open_array(f"{job.target}/{name}", mode="r")
-    counts = [-(-size // part) for size, part in zip(array.shape, array.shards, strict=True)]
+    counts = [-(-size // part) for size, part in zip(array.shape, array.shards or array.chunks, strict=True)]
     return [array_path(job.target, name, index) for index in np.ndindex(*counts)]
 
 

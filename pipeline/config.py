@@ -175,7 +175,8 @@ class ClimatologyConfig(Section):
     )
     window_days: Annotated[int, Field(ge=1)] = Field(61, description="width of the triangular window, odd")
     statistics: Annotated[list[Literal["mean", "std", "quantile", "seeps"]], Field(min_length=1)] = Field(
-        default_factory=lambda: ["mean", "std"], description="seeps: thresholds of 24 h and 6 h precipitation"
+        default_factory=lambda: ["mean", "std"],  # type: ignore[arg-type]  # a lambda's list has no literals
+        description="seeps: thresholds of 24 h and 6 h precipitation",
     )
     quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default_factory=list, description="levels of the statistic quantile"
@@ -322,7 +323,7 @@ class ForecastConfig(Section):
         1, description="members of an ensemble from each checkpoint, the first not perturbed; 1: no ensemble"
     )
     checkpoints: Annotated[list[Literal["latest", "best"] | PositiveInt], Field(min_length=1)] = Field(
-        default_factory=lambda: ["latest"],
+        default_factory=lambda: ["latest"],  # type: ignore[arg-type]  # a lambda's list has no literals
         description="latest, best or numbers of updates; several make members of an ensemble",
     )
     perturbation: PerturbationConfig = PerturbationConfig()
@@ -344,7 +345,8 @@ class EvaluationConfig(Section):
     )
     skipna: bool = Field(False, description="leave missing points out of averages; else an average is missing too")
     against: list[Literal["persistence", "climatology"]] = Field(
-        default_factory=lambda: ["persistence", "climatology"], description="baselines that skill is taken against"
+        default_factory=lambda: ["persistence", "climatology"],  # type: ignore[arg-type]  # a lambda's list has no literals
+        description="baselines that skill is taken against",
     )
     block_hours: Annotated[float, Field(gt=0)] = Field(
         72.0, description="length of the blocks of initial times that intervals of skill are resampled by"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def _index(node: list, part: str, override: str) -> int:
     return int(part)
 
 
-def _explain(fault: dict[str, Any]) -> str:
+def _explain(fault: Mapping[str, Any]) -> str:
     location = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         section: Any = Config

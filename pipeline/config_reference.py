@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -86,7 +87,7 @@ def _bare(section: type[Section]) -> Section | None:
     return None if needs else section()
 
 
-def _type(annotation: Any, metadata: list[Any] = ()) -> str:
+def _type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     bounds = ", ".join(filter(None, map(_bound, metadata)))
     return _plain_type(annotation) + (f", {bounds}" if bounds else "")
 
@@ -147,4 +148,4 @@ def _one_line(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    sys.stdout.write(reference())

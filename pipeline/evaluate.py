@@ -57,7 +57,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         threshold_method=settings.threshold_method,
         bootstrap=Bootstrap(settings.block_hours, settings.resamples),
     )
-    described = {"fingerprint": fingerprint, "inputs": inputs}
+    described: dict[str, Any] = {"fingerprint": fingerprint, "inputs": inputs}
     with publishing(run.metrics) as partial:
         partial.mkdir()
         for system, result in score(request, **described).items():

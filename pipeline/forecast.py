@@ -174,7 +174,7 @@ def forecast_store(
         resumed = store.start()
         work.run(store, batch_size, memory_mb * 1e6, resumed=resumed)
     counts = f"{len(initial)} initial times, {len(work.steps)} leads" + f", {len(chosen)} members" * ensemble
-    logger.info("%s: %s of %s", target, counts, ", ".join(content.data_vars))
+    logger.info("%s: %s of %s", target, counts, ", ".join(map(str, content.data_vars)))
 
 
 def _content(work: Integration, dataset: xr.Dataset, grid: Grid, description: dict[str, Any]) -> xr.Dataset:

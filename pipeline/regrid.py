@@ -173,7 +173,7 @@ def regrid_store(
     keep_freed_memory_low()
     # Workers need not share the working directory.
     source = str(source) if is_url(source) else os.path.abspath(source)
-    opening = {
+    opening: dict[str, Any] = {
         "rename": dict(rename or {}),
         "storage_options": dict(storage_options or {}),
         "preset": preset,
@@ -181,7 +181,7 @@ def regrid_store(
         "select": dict(select or {}),
         "retries": retries,
     }
-    preparing = {"variables": variables, "statics": statics, "levels": levels, "vertical": vertical}
+    preparing: dict[str, Any] = {"variables": variables, "statics": statics, "levels": levels, "vertical": vertical}
     preparing["step_hours"] = step_hours
     raw = open_source(source, blocks=False, **opening)
     dataset = prepare(raw, **preparing)
@@ -211,8 +211,8 @@ def regrid_store(
         path = str(path) if is_url(path) else os.path.abspath(path)
         if path in places:
             raise InputError(f"{path}: named twice as a target. Give each grid a store of its own.")
-        job = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
-        description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=job, **facts)
+        identity = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
+        description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=identity, **facts)
         mapping = regridder(source_grid(dataset), onto, way, threads=thread_limit())
         places[path] = layout.target(path, dataset, mapping, description, dict(target_options or {}))
     elements = _elements(raw, dataset, names, list(places.values()), positions, shard_times, memory_mb * 1e6)

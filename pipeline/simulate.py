@@ -77,7 +77,7 @@ def source_description(
     )
 
 
-def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, description: dict[str, Any]) -> None:
+def simulate_store(target: str | Path, kind: Kind, settings: SimulationConfig, description: dict[str, Any]) -> None:
     """Make a source store: zarr v3, float32, ERA5's names, units and axes, 6-hourly from 00 UTC of `settings.start`.
 
     Args:
@@ -111,10 +111,11 @@ def simulate_store(target: Path, kind: Kind, settings: SimulationConfig, descrip
         store = _create(partial, times, grid, settings.levels, {"source": source, ATTRIBUTE: description})
         for start, fields in blocks(settings, times, grid, bar):
             for name, values in fields.items():
+                array: Any = store[name]
                 if name in _STATIC:
-                    store[name][...] = values
+                    array[...] = values
                 else:
-                    store[name][start : start + len(values)] = values
+                    array[start : start + len(values)] = values
             bar.advance(len(fields["2m_temperature"]) * STEP_HOURS / 24)
         consolidate(partial)
     logger.info("%s: %d times, %s, %d levels. %s", target, times.size, grid, len(settings.levels), source)
@@ -148,7 +149,7 @@ def _create(path: Path, times: np.ndarray, grid: Grid, levels: list[int], attrib
     """Create the store with its axes; the fields are NaN until they are written."""
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     hours = times.astype("datetime64[h]").astype(np.int64)
-    axes = {
+    axes: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         "time": (hours, {"units": "hours since 1970-01-01", "calendar": "proleptic_gregorian", "long_name": "time"}),
         "level": (np.asarray(levels, np.int64), {"units": "hPa", "long_name": "pressure level", "positive": "down"}),
         "latitude": (grid.latitude, {"units": "degrees_north", "standard_name": "latitude"}),
@@ -167,8 +168,8 @@ def _create(path: Path, times: np.ndarray, grid: Grid, levels: list[int], attrib
         for name in names:
             group.create_array(
                 name,
-                shape=[sizes[axis] for axis in dimensions],
-                chunks=[min(CHUNK_TIMES, sizes[axis]) if axis == "time" else sizes[axis] for axis in dimensions],
+                shape=tuple(sizes[axis] for axis in dimensions),
+                chunks=tuple(min(CHUNK_TIMES, sizes[axis]) if axis == "time" else sizes[axis] for axis in dimensions),
                 dtype="float32",
                 fill_value=np.nan,
                 dimension_names=dimensions,

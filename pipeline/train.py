@@ -130,7 +130,8 @@ class TrainingData:
         """Return the loss weights by latitude and channel."""
         training = self.config.training
         channel = [
-            training.variable_weights.get(name, 1.0) * training.level_weights.get(level, 1.0)
+            training.variable_weights.get(name, 1.0)
+            * (1.0 if level is None else training.level_weights.get(level, 1.0))
             for name, level in self.spec.layout.fields
         ]
         return loss_weights(self.spec.grid.latitude_weights(), np.array(channel))

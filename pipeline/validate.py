@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -291,14 +291,14 @@ def _range_faults(found: Mapping[str, Summary], selection: TimeSelection) -> lis
     faults = []
     for name, summary in found.items():
         low, high = summary.range()
-        fault = None if low is None else units_fault(VARIABLES[name], None, low, high)
+        fault = None if low is None or high is None else units_fault(VARIABLES[name], None, low, high)
         if fault:
             wrong = (summary.low < VARIABLES[name].minimum) | (summary.high > VARIABLES[name].maximum)
             faults.append(f"{fault} First at {time_text(selection.times[wrong][0])}.")
     return faults
 
 
-def _other_axes(dataset: xr.Dataset, axes: Sequence[str]) -> str:
+def _other_axes(dataset: xr.Dataset, axes: Sequence[Hashable]) -> str:
     """How to get rid of axes that no field has."""
     other = next((str(axis) for axis in axes if axis not in _AXES_OF_KIND["pressure"]), None)
     if other is None:

@@ -177,7 +177,7 @@ class CellSums:
         hours: slice,
         days: slice,
         origin: np.ndarray,
-        last_day: Callable[[int, int], np.ndarray] | None = None,
+        last_day: Callable[[int, int], np.ndarray],
     ) -> None:
         self._calendar, self._explicit, self._hours, self._days = calendar, method == "explicit", hours, days
         self._origin, self._last_day = origin, last_day
@@ -207,6 +207,8 @@ class CellSums:
             self._lasts[hour] = self._buffer.copy()
         self._enter(hour - self._hours.start, day - self._days.start, self._buffer)
         if self.all_total is not None:
+            assert self.all_number is not None
+            assert times is not None
             total, number = _total(times - self._origin)
             self.all_total[hour - self._hours.start, day - self._days.start] += total
             self.all_number[hour - self._hours.start, day - self._days.start] += number
@@ -299,7 +301,7 @@ def windowed(
             if method == "explicit":
                 results = _explicit(window, *sums, origin[columns])
             else:
-                every = None if everything is None else tuple(of[:, columns] for of in everything)
+                every = None if everything is None else (everything[0][:, columns], everything[1][:, columns])
                 results = _fast(window, axis, *sums, origin[columns], every)
             for target, values in zip((mean, std), results, strict=True):
                 target[:days, columns] = values

@@ -90,6 +90,7 @@ class Comparison:
 
     def anomalies(self) -> tuple[Array, Array]:
         """Return the departures of forecast and truth from the climatology, float64."""
+        assert self.climatology is not None
         (forecast,), (truth,), (normal,) = self.single, self.truth, self.climatology
         return np.subtract(forecast, normal, dtype=np.float64), np.subtract(truth, normal, dtype=np.float64)
 
@@ -144,6 +145,8 @@ def _rank_histogram(case: Comparison) -> Array:
 
 def _seeps(case: Comparison) -> Array:
     (forecast,), (truth,), limits = case.single, case.truth, case.limits
+    assert limits.heavy is not None
+    assert limits.dry_probability is not None
     return seeps(forecast, truth, limits.heavy, limits.dry_probability, dry_threshold=limits.dry_threshold)
 
 

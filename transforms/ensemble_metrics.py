@@ -23,6 +23,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def crps_spread(ensemble: np.ndarray, *, skipna: bool = False) -> np.ndarray:
     below = np.arange(1.0, members)
     if not skipna:
         return np.einsum("k,...kij->...ij", below * (members - below) * 2 / (members * (members - 1)), gaps)
-    present = np.sum(~np.isnan(ensemble), axis=_MEMBERS, dtype=np.float64)
+    present = np.asarray(np.sum(~np.isnan(ensemble), axis=_MEMBERS, dtype=np.float64))
     below = below[:, np.newaxis, np.newaxis]
     # Missing members are sorted last, so that the gaps before them are those between members that are present.
     spanning = below * (present[..., np.newaxis, :, :] - below)
@@ -146,7 +147,7 @@ def energy_spread(ensembles: Sequence[np.ndarray], mean: RegionalMean, *, skipna
     """
     if ensembles[0].shape[_MEMBERS] == 1:
         return np.zeros((mean.regions, *ensembles[0].shape[:_MEMBERS]))
-    squared = sum(np.square(np.diff(f.astype(np.float64), axis=_MEMBERS)) for f in ensembles)
+    squared: Any = sum(np.square(np.diff(f.astype(np.float64), axis=_MEMBERS)) for f in ensembles)
     return _average(np.sqrt(mean(squared)), skipna, axis=-1)
 
 
@@ -250,12 +251,13 @@ def ranked_probability_score(
     Returns:
         Array (..., latitude, longitude), from 0 to the number of thresholds.
     """
-    return sum(
+    total: Any = sum(
         ensemble_mean_mse(
             _event(np.less, ensemble, limit[..., np.newaxis, :, :]), _event(np.less, truth, limit), skipna=skipna
         )
         for limit in _fields(thresholds)
     )
+    return total
 
 
 def _check(ensemble: np.ndarray, truth: np.ndarray) -> None:

@@ -42,12 +42,16 @@ class Statistic:
         """Return the statistic of every forecast in each region, float64, (region, ..., [own axis])."""
         if self.regional is not None:
             return self.regional(case, mean)
-        return mean(case.of(self.integrand))
+        return mean(self._integrand(case))
 
     def at_points(self, case: Comparison) -> Array:
         """Return the statistic at every point, float64, (..., latitude, longitude, [own axis])."""
-        values = np.asarray(case.of(self.integrand), np.float64)
+        values = np.asarray(self._integrand(case), np.float64)
         return values if self.axis is None else np.moveaxis(values, -3, -1)
+
+    def _integrand(self, case: Comparison) -> Array:
+        assert self.integrand is not None
+        return case.of(self.integrand)
 
 
 def _anomaly_correlation(case: Comparison, mean: RegionalMean) -> Array:

@@ -71,7 +71,7 @@ class Grid:
         if nlat < 2 or nlon < 2:
             raise InputError(f"grid: expected at least 2 latitudes and 2 longitudes, got {nlat} x {nlon}.")
         if poles:
-            latitude = np.linspace(-90.0, 90.0, nlat)
+            latitude: np.ndarray = np.linspace(-90.0, 90.0, nlat)
         else:
             latitude = -90.0 + 180.0 / nlat * (np.arange(nlat) + 0.5)
         return cls(latitude, np.arange(nlon) * (360.0 / nlon))

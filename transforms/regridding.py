@@ -263,7 +263,7 @@ class Regridder:
         key = count, dtype.str
         if key not in self._built:
             latitude, longitude = self._weights
-            sin_lat, cos_lat, sin_lon, cos_lon = _trigonometry(*self._points, np.float64)
+            sin_lat, cos_lat, sin_lon, cos_lon = _trigonometry(*self._points, np.dtype(np.float64))
             factors = {
                 "latitude": (latitude, {"one": None, "sin": sin_lat[:, 0], "cos": cos_lat[:, 0]}, count),
                 "longitude": (longitude, {"one": None, "sin": sin_lon, "cos": cos_lon}, 1),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +33,13 @@ class Selection:
     """Values of one axis.
 
     Attributes:
-        parts: (first, last, step) of each range, both ends included; the step is None for all there is, and a single
+        parts: (first, last, step) of each range, datetime64 or timedelta64, both ends included; the step is None for all there is, and a single
             value has both ends equal.
         option: where it was written, for messages.
         text: as it was written.
     """
 
-    parts: tuple[tuple[np.generic, np.generic, np.timedelta64 | None], ...]
+    parts: tuple[tuple[Any, Any, np.timedelta64 | None], ...]
     option: str
     text: str
 
@@ -118,11 +119,12 @@ def _time(text: str, option: str) -> np.datetime64:
 
 
 def _span(text: str, option: str) -> np.timedelta64:
-    number, unit = re.fullmatch(r"([\d.]+)\s*([a-z]*)", text.strip()).groups()
+    match = re.fullmatch(r"([\d.]+)\s*([a-z]*)", text.strip())
+    number, unit = match.groups()  # type: ignore[union-attr]  # _SPAN has matched it
     return np.timedelta64(round(float(number) * _SECONDS[unit]), "s")
 
 
-def _text(value: np.generic) -> str:
+def _text(value: np.datetime64 | np.timedelta64) -> str:
     if isinstance(value, np.datetime64):
         return time_text(value)
     return f"{value / np.timedelta64(1, 'h'):g} h"

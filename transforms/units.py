@@ -27,7 +27,7 @@ _NUMBER = frozenset(
 )
 
 # House units: (other spellings, factor, offset); house value = factor * value + offset.
-_CONVERSIONS = {
+_CONVERSIONS: dict[str, list[tuple[tuple[str, ...], float, float]]] = {
     "K": [
         (("degc", "c", "celsius", "deg_c", "°c", "degree_celsius", "degrees_celsius", "degrees celsius"), 1.0, 273.15)
     ],
@@ -142,7 +142,7 @@ def _parse(units: str) -> dict[str, int] | str:
         if token == "/":
             sign = -1
             continue
-        base, power = re.fullmatch(r"([A-Za-z_°%]+)([+-]?\d+)?", token).groups()
+        base, power = re.fullmatch(r"([A-Za-z_°%]+)([+-]?\d+)?", token).groups()  # type: ignore[union-attr]  # a token is of this form
         base = _SYNONYMS.get(base.lower(), base)
         exponents[base] = exponents.get(base, 0) + sign * int(power or 1)
         sign = 1

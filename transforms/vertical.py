@@ -118,7 +118,7 @@ def between_pressure_levels(field: Array, source: Sequence[float], levels: Seque
 
 
 def interpolate(
-    field: Array, surface_pressure: Array, column: Sequence[float] | HybridLevels, levels: Sequence[float]
+    field: Array, surface_pressure: Array, column: Sequence[float] | Array | HybridLevels, levels: Sequence[float]
 ) -> Array:
     """Return `field` on pressure levels, linear in ln(pressure), constant above the top and below the lowest level.
 
@@ -143,7 +143,7 @@ def temperature_and_geopotential(
     temperature: Array,
     surface_pressure: Array,
     surface_geopotential: Array,
-    column: Sequence[float] | HybridLevels,
+    column: Sequence[float] | Array | HybridLevels,
     levels: Sequence[float],
 ) -> tuple[Array, Array]:
     """Return temperature (K) and geopotential (m2 s-2) on pressure levels, in hydrostatic balance with each other.
@@ -186,7 +186,7 @@ def mean_sea_level_pressure(
     temperature: Array,
     surface_pressure: Array,
     surface_geopotential: Array,
-    column: Sequence[float] | HybridLevels,
+    column: Sequence[float] | Array | HybridLevels,
 ) -> Array:
     """Return the pressure (Pa) at mean sea level, (..., latitude, longitude).
 
@@ -209,7 +209,7 @@ def mean_sea_level_pressure(
 
 
 def _columns(
-    surface_pressure: Array, column: Sequence[float] | HybridLevels, levels: Sequence[float]
+    surface_pressure: Array, column: Sequence[float] | Array | HybridLevels, levels: Sequence[float]
 ) -> tuple[list[float | Array], Any]:
     """Return ln(pressure / surface pressure) of each model level, a number or (..., 1, latitude, longitude)."""
     if not all(level > 0 for level in levels):

@@ -166,13 +166,11 @@ class _Flow:
         self.u -= wave.amplitude / EARTH_RADIUS * slope * cosine
         self.v -= wave.amplitude / EARTH_RADIUS * order * over_cosine * sine
 
-        upper, lower = (_legendre(n, order, latitude) if n >= order else None for n in (degree + 1, degree - 1))
-        balanced = [
-            2 * ROTATION * wave.amplitude * degree / (degree + 1) * _epsilon(degree + 1, order) * x for x in upper
-        ]
-        if lower is not None:
+        weight = 2 * ROTATION * wave.amplitude * degree / (degree + 1) * _epsilon(degree + 1, order)
+        balanced = [weight * x for x in _legendre(degree + 1, order, latitude)]
+        if degree > order:
             weight = 2 * ROTATION * wave.amplitude * (degree + 1) / degree * _epsilon(degree, order)
-            balanced = [x + weight * y for x, y in zip(balanced, lower, strict=True)]
+            balanced = [x + weight * y for x, y in zip(balanced, _legendre(degree - 1, order, latitude), strict=True)]
         value, over_cosine, slope = (x[:, None] for x in balanced)
         self.anomaly += value * cosine
         self._east -= order * over_cosine * sine

@@ -42,7 +42,7 @@ def launch(
         if not equals:
             raise InputError(f"--set {text!r}: expected KEY=VALUE.")
         values[key] = value
-    files = render(load_config(configuration, overrides or []), to, **values)
+    files = render(load_config(configuration, overrides or []), to, **values)  # type: ignore[arg-type]  # render checks the word
     for name, text in files.items():
         if output is None:
             print(text if len(files) == 1 else f"# {name}\n{text}")

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -48,8 +48,8 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run, and of its folder; the configuration's.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again although the result is up to date.")]
 STAGE_NAMES = f"One of {', '.join(STAGES)}."
-RUNS = {"rich_help_panel": "Runs"}
-STEPS = {"rich_help_panel": "Stages of a run"}
+RUNS: dict[str, Any] = {"rich_help_panel": "Runs"}
+STEPS: dict[str, Any] = {"rich_help_panel": "Stages of a run"}
 
 
 def locate(configuration: str, overrides: list[str] | None, runs_dir: Path, name: str | None) -> tuple[Config, Path]:

@@ -88,7 +88,7 @@ def status(
         ("size", "right"),
         ("log", "left"),
     ):
-        table.add_column(heading, justify=justify, overflow="fold")
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]  # one of Rich's words
     for name, entry in record["stages"].items():
         size = sum(entry.get("bytes", {}).values())
         state = "up to date" if entry["state"] == "skipped" else entry["state"]

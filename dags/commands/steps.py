@@ -107,7 +107,11 @@ def train(
         raise typer.Exit(_launch(start, [*arguments, *(["--force"] if force else [])], directory))
     member = find_membership(os.environ, coordinator, processes, process)
     if member.processes > 1:
-        os.environ |= {COORDINATOR: member.coordinator, PROCESSES: str(member.processes), PROCESS: str(member.process)}
+        os.environ |= {
+            COORDINATOR: str(member.coordinator),
+            PROCESSES: str(member.processes),
+            PROCESS: str(member.process),
+        }
     if member.process > 0:
         with reporting(directory):
             local.follow("train", directory)

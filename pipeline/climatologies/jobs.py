@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -184,12 +186,13 @@ class _Stage(beam.DoFn):
         sums.finish()
         return sums
 
-    def _write_windowed(self, name: str, hour: int, sums: tuple[np.ndarray | None, ...], levels: slice, rows: slice):
+    def _write_windowed(self, name: str, hour: int, sums: tuple[Any, ...], levels: slice, rows: slice):
         """Write mean and spread of one hour from its sums, (day, 1 or point) each."""
         job = self.job
         origin = job.origin(name)[levels, rows].reshape(-1)
         everything = None if sums[3] is None else sums[3:5]
-        results = windowed(job.method, job.window, job.calendar.axis[hour], *sums[:3], origin, everything)
+        number, total, square = sums[:3]
+        results = windowed(job.method, job.window, job.calendar.axis[hour], number, total, square, origin, everything)
         for statistic, values in zip(("mean", "std"), results, strict=True):
             if statistic in job.fields[name].sums:
                 self._write(name, "" if statistic == "mean" else "_std", hour, values, levels, rows)
@@ -200,7 +203,12 @@ class _Stage(beam.DoFn):
         columns = layout.space[2]
         lead = values.shape[:-1]
         values = values.reshape(*lead, -1, rows.stop - rows.start, columns)
-        where = [slice(None)] * len(lead) + ([] if layout.surface else [levels]) + [rows, slice(None)]
+        where: list[int | slice] = [
+            *[slice(None)] * len(lead),
+            *([] if layout.surface else [levels]),
+            rows,
+            slice(None),
+        ]
         if not self.job.calendar.daily:
             where.insert(0, hour)
         array = _open(self.job.target, name + suffix)
@@ -278,7 +286,7 @@ class FirstPass(_Stage):
             cube = series[hour].reshape(years, calendar.days, *layout.space)
             for levels, rows in layout.shards():
                 part = cube[:, :, levels, rows].reshape(years, calendar.days, -1)
-                self._write_quantiles(name, hour, lambda columns, part=part: part[:, :, columns], levels, rows)
+                self._write_quantiles(name, hour, partial(_columns, part), levels, rows)
 
     def _samples(self, name: str, year: int, first_day: int) -> None:
         job, layout = self.job, self.job.fields[name]
@@ -321,6 +329,10 @@ class SecondPass(_Stage):
             return values[:, :, begin : begin + points.stop - points.start]
 
         self._write_quantiles(name, hour, read, levels, rows)
+
+
+def _columns(series: np.ndarray, columns: slice) -> np.ndarray:
+    return series[:, :, columns]
 
 
 def _parts(job: Job) -> tuple[str, ...]:

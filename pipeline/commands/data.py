@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -147,7 +147,7 @@ def regrid(
     for text in also or []:
         path, grid = _also(text)
         targets[path] = grid
-    chosen = {
+    chosen: dict[str, Any] = {
         "method": method,
         "period": period,
         "levels": level,
@@ -263,7 +263,7 @@ def climatology(
 
     Example: `spherecast climatology training.zarr climatology.zarr --years 2017-2020 --statistics mean,std`
     """
-    settings = {
+    settings: dict[str, Any] = {
         "method": method,
         "window_days": window_days,
         "statistics": words(statistics),

@@ -80,7 +80,7 @@ def forecast_to(
         raise InputError(
             "--initial-times: needed, since periods.test of the run is not set, e.g. 2020-01-01:2020-02-01:12h."
         )
-    asked = {
+    asked: dict[str, Any] = {
         "initial_times": None if initial_times is None else parse_times(initial_times),
         "leads": None if leads is None else _hours(leads, config.data.time_step_hours),
         "variables": variables or settings.variables,

@@ -36,8 +36,8 @@ __all__ = [
     "wrote",
 ]
 
-STORES = {"rich_help_panel": "Single stores"}
-LOOKING = {"rich_help_panel": "Looking"}
+STORES: dict[str, Any] = {"rich_help_panel": "Single stores"}
+LOOKING: dict[str, Any] = {"rich_help_panel": "Looking"}
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Store to read.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -64,7 +64,7 @@ def baseline(
         raise InputError("--climatology: persistence uses none. Leave it out, or choose damped-anomaly.")
     if kind != "damped-anomaly" and train_period is not None:
         raise InputError(f"--train-period: {kind} estimates nothing. Leave it out, or choose damped-anomaly.")
-    chosen = {
+    chosen: dict[str, Any] = {
         "initial_times": parse_times(initial_times),
         "leads": parse_leads(leads),
         "train_period": None if train_period is None else parse_times(train_period, "--train-period"),
@@ -165,7 +165,7 @@ def score(
             baselines.append(label)
             others[label] = name
     stores = [forecast, truth, *([climatology] if climatology else []), *others.values()]
-    chosen = {
+    chosen: dict[str, Any] = {
         "average": "temporal" if temporal else "spatial" if spatial else "mean",
         "skipna": skipna,
         "by_valid": by_valid,
@@ -231,7 +231,7 @@ def spectra(
     """
     from transforms.selections import parse_leads, parse_times
 
-    chosen = {
+    chosen: dict[str, Any] = {
         "leads": parse_leads(leads),
         "initial_times": parse_times(initial_times) if initial_times else None,
         "variables": tuple(words(variables)) if variables else None,

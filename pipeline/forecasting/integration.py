@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -158,7 +159,8 @@ class Integration:
             bar.update(0, "compiling")
             writes: deque[Future] = deque()
             others: list[Future] = []
-            model, arrays = None, None
+            model: Any = None
+            arrays: Any = None
             for batch in batches:
                 if batch.model is not model:
                     model, arrays = batch.model, replicated(batch.model.state, self.mesh)
@@ -205,11 +207,11 @@ class Integration:
         consumer: Executor,
         writes: deque[Future],
     ) -> None:
-        history = self.history(batch)
+        history: Any = self.history(batch)
         for member, states in enumerate(history[: writing.size]):
             bad = ~np.isfinite(states).all(axis=(0, 2, 3))
             if bad.any():
-                writing.stop(member, f"{self._name(np.argmax(bad))} has missing values in the initial state")
+                writing.stop(member, f"{self._name(int(np.argmax(bad)))} has missing values in the initial state")
         if self.steps[0] == 0:
             writes.append(consumer.submit(writing.add, 0, self.kept.unpack(history[:, 0, self.channels])))
         for first in range(0, self.steps[-1], length):
@@ -226,7 +228,7 @@ class Integration:
         for offset in range(min(states.shape[1], self.steps[-1] - first)):
             step = first + offset + 1
             for member in np.flatnonzero(~finite[: writing.size, offset].all(axis=1)):
-                name = self._name(np.argmin(finite[member, offset]))
+                name = self._name(int(np.argmin(finite[member, offset])))
                 hours = step * self._spec.time_step_hours
                 writing.stop(
                     int(member), f"{name} is not finite at lead {hours} h (train longer, or with longer rollouts)"
@@ -243,5 +245,5 @@ class Integration:
         return f"{label}, member {self.numbers[member]}" if self.labelled else label
 
     def _name(self, channel: int) -> str:
-        name, level = self._spec.layout.fields[int(channel)]
+        name, level = self._spec.layout.fields[channel]
         return name if level is None else f"{name} at {level} hPa"

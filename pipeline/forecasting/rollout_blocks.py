@@ -95,7 +95,7 @@ def block_program(graph: nnx.GraphDef, channels: np.ndarray | None, mesh: Mesh |
         place = partial(jax.device_put, device=NamedSharding(mesh, split))
 
     def run(state: nnx.State, history: np.ndarray | jax.Array, forcings: np.ndarray) -> tuple[jax.Array, Block]:
-        history, states, finite = program(state, place(history), place(forcings))
-        return history, Block(states, finite)
+        following, states, finite = program(state, place(history), place(forcings))
+        return following, Block(states, finite)
 
     return run

@@ -65,7 +65,6 @@ class _AtOnce(Executor):
         future: Future = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            # Whoever asks for the result gets it.
+        except Exception as error:  # noqa: BLE001  Whoever asks for the result gets it.
             future.set_exception(error)
         return future

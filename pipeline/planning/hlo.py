@@ -292,13 +292,11 @@ class Program:
             return None
         index, limit, direction = test
         start = self._initial(loop, computation, index)
-        limit = limit if isinstance(limit, int) else self._initial(loop, computation, limit[0])
+        last = limit if isinstance(limit, int) else self._initial(loop, computation, limit[0])
         step = self._step(self.computations[body], index)
-        if start is None or limit is None or not step:
+        if start is None or last is None or not step:
             return None
-        span = {"LT": limit - start, "LE": limit - start + 1, "GT": start - limit, "GE": start - limit + 1}.get(
-            direction
-        )
+        span = {"LT": last - start, "LE": last - start + 1, "GT": start - last, "GE": start - last + 1}.get(direction)
         return None if span is None else max(0, math.ceil(span / abs(step)))
 
     def _resolved_root(self, condition: dict[str, Instruction]) -> tuple[int, int | tuple[int], str] | None:
@@ -330,7 +328,7 @@ class Program:
         left, right = (value(name) for name in root.operands)
         if isinstance(left, int) and isinstance(right, tuple):
             mirrored = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE"}
-            left, right, direction = right, left, mirrored.get(direction, direction)
+            left, right, direction = right, left, mirrored.get(direction) if direction else None
         if not isinstance(left, tuple) or right is None or direction is None:
             return None
         return left[0], right, direction

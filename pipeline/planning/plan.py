@@ -166,17 +166,17 @@ def plan(
     if (topology is None) == (devices is None):
         raise InputError("plan: give either --topology, e.g. v4:2x4x4, or --devices, e.g. 8.")
     slice_ = None if topology is None else Topology.parse(topology)
-    count = devices if slice_ is None else slice_.chips
+    count = slice_.chips if slice_ is not None else devices or 0
     if count < 1:
         raise InputError(f"devices: got {count}, expected at least 1.")
     batch = batch or config.training.batch_size
-    sphere, notes = _split(config, count, batch, sphere)
+    shared, notes = _split(config, count, batch, sphere)
     lengths = sorted({stage.steps for stage in config.training.stages}, reverse=True)
     if not every_stage:
         lengths = [lengths[0], *([1] if lengths[0] > 1 and lengths[-1] == 1 else [])]
     programs = [{"kind": "train", "batch": batch, "steps": steps} for steps in lengths]
     if forecast:
-        share = count // sphere
+        share = count // shared
         together = -(-config.forecast.batch_size // share) * share
         steps = config.forecast.lead_hours // config.data.time_step_hours
         programs.append({"kind": "forecast", "batch": together, "steps": steps})
@@ -188,11 +188,11 @@ def plan(
     request = {
         "config": config.model_dump(mode="json"),
         "topology": None if slice_ is None else str(slice_),
-        "sphere": sphere,
+        "sphere": shared,
         "programs": programs,
     }
     findings = _compile(request, devices, report)
-    return assemble(config, slice_, count, sphere, findings, notes)
+    return assemble(config, slice_, count, shared, findings, notes)
 
 
 def assemble(
@@ -264,7 +264,7 @@ def _compile(request: dict[str, Any], devices: int | None, report: Callable[[str
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
         ) as process:
             lines = []
-            for line in process.stderr:
+            for line in process.stderr or ():
                 if line.startswith(NEWS):
                     report(line.removeprefix(NEWS).strip())
                 elif line.strip():
@@ -356,7 +356,7 @@ def _stages(
     stages = []
     for stage in config.training.stages:
         if stage.steps in compiled:
-            stages.append(StagePlan(stage.steps, stage.updates, compiled[stage.steps].seconds, True))
+            stages.append(StagePlan(stage.steps, stage.updates, compiled[stage.steps].seconds or 0.0, True))
             continue
         if longest < stage.steps:
             return []

@@ -160,8 +160,11 @@ def measure(lowered: Any, *, text: str | None = None) -> dict[str, Any]:
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis() or {}
     program = Program.parse(written)
     counts = {
-        name: {"operations": program.operations(loops=loops), "traffic": program.traffic(loops=loops)}
-        | {"cycles": program.cycles(loops=loops)}
+        name: {
+            "operations": program.operations(loops=loops),
+            "traffic": program.traffic(loops=loops),
+            "cycles": program.cycles(loops=loops),
+        }
         for name, loops in (("once", False), ("total", True))
     }
     return {
@@ -200,7 +203,7 @@ def _size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _array(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+def _array(shape: tuple[int, ...]) -> Any:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 

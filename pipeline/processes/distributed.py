@@ -148,7 +148,7 @@ def _await_coordinator(found: Membership, timeout: float, advice: str) -> None:
     Raises:
         InputError: it does not, or its host is unknown.
     """
-    host, _, port = found.coordinator.rpartition(":")
+    host, _, port = str(found.coordinator).rpartition(":")
     limit = time.monotonic() + timeout
     while True:
         try:
@@ -190,5 +190,5 @@ def _on_tpu() -> bool:
     """Whether this host has TPU chips that JAX will use."""
     from jax._src import cloud_tpu_init  # Nothing public tells without starting the devices.
 
-    platforms = jax.config.jax_platforms or "tpu"
+    platforms = jax.config.jax_platforms or "tpu"  # type: ignore[attr-defined]  # JAX adds it at run time
     return bool(getattr(cloud_tpu_init, "running_in_cloud_tpu_vm", False)) and "tpu" in platforms.split(",")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -143,7 +144,8 @@ def render(config: Config, to: Target, **settings: Any) -> dict[str, str]:
     except ValidationError as error:
         raise InputError(_faults(to, error)) from error
     name = _job_name(config.name)
-    return {"gke": _gke, "slurm": _slurm, "tpu-vm": _tpu_vm}[to](config, name, chosen)
+    writers: dict[str, Callable[..., dict[str, str]]] = {"gke": _gke, "slurm": _slurm, "tpu-vm": _tpu_vm}
+    return writers[to](config, name, chosen)
 
 
 def _gke(config: Config, name: str, settings: GkeSettings) -> dict[str, str]:
@@ -155,6 +157,8 @@ def _gke(config: Config, name: str, settings: GkeSettings) -> dict[str, str]:
             f"slices: got {settings.slices} of {settings.topology}, which is one host; slices that train together have "
             "several. Take one larger slice."
         )
+    annotations: dict[str, str]
+    volume: dict[str, Any]
     kind, place = settings.storage.split("://")
     if kind == "pvc":
         annotations, volume = {}, {"persistentVolumeClaim": {"claimName": place}}

@@ -90,7 +90,8 @@ def launch_local(
     with _passing_on(members, grace) as deadline:
         try:
             for process in range(processes):
-                members.append(_start(process, command, logs, shared))
+                # One by one: those started before a failure are ended.
+                members.append(_start(process, command, logs, shared))  # noqa: PERF401
             failed = _first_failure(members, deadline, grace)
         finally:
             _kill(members)
@@ -107,12 +108,12 @@ def launch_local(
 
 def _start(process: int, command: Sequence[str], logs: Path, changes: Mapping[str, str | None]) -> subprocess.Popen:
     variables: dict[str, str | None] = {**os.environ, **changes, PROCESS: str(process)}
-    output, descriptors = None, ()
+    output, descriptors = None, tuple[int, ...]()
     if process > 0:
         variables[FD_VARIABLE] = None
         output = (logs / _log_name(process)).open("wb")
-    elif variables.get(FD_VARIABLE) is not None:
-        descriptors = (int(variables[FD_VARIABLE]),)
+    elif (descriptor := variables.get(FD_VARIABLE)) is not None:
+        descriptors = (int(descriptor),)
     try:
         return subprocess.Popen(
             [sys.executable, "-c", _TIE, str(os.getpid()), *command],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transforms.errors import InputError
 
@@ -62,7 +63,7 @@ def find_membership(
     Raises:
         InputError: a part is missing, not a number, or out of range.
     """
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    given: dict[str, Any] = {"coordinator": coordinator, "processes": processes, "process": process}
     origin = "arguments" if any(value is not None for value in given.values()) else "environment"
     for part, (_, _, variable) in _PARTS.items():
         if given[part] is None and variable in environment:
@@ -108,9 +109,9 @@ def _first_node(nodes: str) -> str:
     """First host of a Slurm node list such as ``a[03-05,9],b7``."""
     bracket, comma = nodes.find("["), nodes.find(",")
     if bracket < 0 or 0 <= comma < bracket:
-        return nodes.split(",")[0]
-    number = nodes[bracket + 1 :].split("]")[0].split(",")[0].split("-")[0]
-    suffix = nodes.split("]", 1)[1].split(",")[0]
+        return nodes.split(",", maxsplit=1)[0]
+    number = nodes[bracket + 1 :].split("]", maxsplit=1)[0].split(",", maxsplit=1)[0].split("-", maxsplit=1)[0]
+    suffix = nodes.split("]", 1)[1].split(",", maxsplit=1)[0]
     return nodes[:bracket] + number + suffix
 
 

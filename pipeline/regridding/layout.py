@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE
+from pipeline.regridding.methods import FieldRegridder
 from pipeline.regridding.work import Target, rounding_errors
 from pipeline.stores.objects import Objects
 from pipeline.stores.writing import arrays_of, build_template, round_mantissa, shard_span
 from transforms.errors import InputError
-from transforms.regridding import Regridder
 from transforms.variables import VARIABLES
 
 __all__ = ["Layout", "rounding_attributes"]
@@ -45,7 +45,7 @@ class Layout:
         self,
         path: str,
         dataset: xr.Dataset,
-        mapping: Regridder,
+        mapping: FieldRegridder,
         description: dict[str, Any],
         options: dict[str, Any],
     ) -> Target:
@@ -60,7 +60,7 @@ class Layout:
 
 def _content(
     dataset: xr.Dataset,
-    mapping: Regridder,
+    mapping: FieldRegridder,
     names: list[str],
     statics: list[str],
     levels: list[int],
@@ -80,7 +80,7 @@ def _content(
     sizes = {axis: len(values[1]) for axis, values in coordinates.items()}
     variables: dict[str, Any] = {"valid": (("time",), np.zeros(times.size, bool), _VALID)}
     for name in names:
-        axes = dataset[name].dims
+        axes = tuple(map(str, dataset[name].dims))
         empty = np.broadcast_to(np.float32(0), tuple(sizes[axis] for axis in axes))
         variables[name] = (axes, empty, _attributes(dataset[name]))
     for name in statics:

@@ -19,9 +19,14 @@ METHODS = (*_LOCAL_METHODS, "spectral")
 class FieldRegridder(Protocol):
     """What all regridders have in common. They can be pickled and called from several threads."""
 
-    source: Grid
-    target: Grid
-    method: str
+    @property
+    def source(self) -> Grid: ...
+
+    @property
+    def target(self) -> Grid: ...
+
+    @property
+    def method(self) -> str: ...
 
     def __call__(self, field: np.ndarray) -> np.ndarray:
         """Regrid scalar fields (..., latitude, longitude)."""

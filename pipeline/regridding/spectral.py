@@ -89,7 +89,8 @@ class SpectralRegridder:
         def regrid(source: Transform, target: Transform, u: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
             return target.vectors_to_nodal(*map(self._truncated, source.vectors_to_modal(u, v)))
 
-        return self._apply(regrid, {"u": u, "v": v})
+        eastward, northward = self._apply(regrid, {"u": u, "v": v})
+        return eastward, northward
 
     def _truncated(self, modal: jax.Array) -> jax.Array:
         return modal[:, : self.band_limit, : self.band_limit]

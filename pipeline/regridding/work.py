@@ -8,7 +8,7 @@ values and what rounding did, it leaves in a note beside the data.
 from __future__ import annotations
 
 import json
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,11 @@ import xarray as xr
 
 from pipeline.jobs.beam_runner import beam, count_done, in_flight
 from pipeline.jobs.threads import background, keep_freed_memory_low
+from pipeline.regridding.methods import FieldRegridder
 from pipeline.sources.opening import open_source
 from pipeline.sources.prepare import prepare
 from pipeline.stores.objects import Objects
 from pipeline.stores.writing import StoredArray, round_mantissa
-from transforms.regridding import Regridder
 from transforms.timeaxis import as_slice, time_text
 
 __all__ = ["JOB", "NOTES", "Element", "RegridElement", "RegridJob", "Target", "forget", "rounding_errors"]
@@ -61,7 +61,7 @@ class Target:
     """
 
     path: str
-    regridder: Regridder
+    regridder: FieldRegridder
     arrays: dict[str, StoredArray]
     template: dict[str, bytes]
     job: str
@@ -201,10 +201,12 @@ class _Writing:
     """Fills the objects of one variable in one target, time after time, and writes each as soon as it is full."""
 
     def __init__(self, target: Target, name: str, element: Element, numbers: list[int], job: RegridJob) -> None:
-        self.name, self.rounding = name, []
+        self.name = name
+        self.rounding: list[list[float]] = []
         self._objects, self._array = target.objects, target.arrays[name]
         self._element, self._skipna, self._bits = element, job.skipna, job.keep_bits.get(name)
-        self._numbers, self._pending = set(numbers), None
+        self._numbers = set(numbers)
+        self._pending: Future[None] | None = None
         self._values: np.ndarray | None = None
         self._last: np.ndarray | None = None
         self.wanted = np.zeros(element.stop - element.start, dtype=bool)

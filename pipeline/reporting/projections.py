@@ -22,7 +22,10 @@ class Projection(Protocol):
         extent: largest x and y.
     """
 
-    extent: tuple[float, float]
+    @property
+    def extent(self) -> tuple[float, float]: ...
+
+    def __hash__(self) -> int: ...
 
     def forward(self, longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y, shape of the arguments."""
@@ -121,9 +124,11 @@ def svg_path(lines: list[np.ndarray], projection: Projection, width: int) -> str
         breaks = np.flatnonzero(np.abs(np.diff(line[:, 0])) > 180) + 1
         for piece in np.split(pixels, breaks):
             visible = np.isfinite(piece).all(axis=1)
-            for run in np.split(piece, np.flatnonzero(np.diff(visible)) + 1):
-                if len(run) > 1 and np.isfinite(run[0]).all():
-                    parts.append("M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in run))
+            parts += [
+                "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in run)
+                for run in np.split(piece, np.flatnonzero(np.diff(visible)) + 1)
+                if len(run) > 1 and np.isfinite(run[0]).all()
+            ]
     return "".join(parts)
 
 

@@ -117,7 +117,7 @@ def read_scores(paths: dict[str, Path], headline: Sequence[str] = ()) -> Scores:
     """
     model = _open(paths["model"]).sortby("lead_time")
     present = {str(name) for name in model["metric"].values}
-    axes = {
+    axes: dict[str, Any] = {
         "metric": [name for name in _METRICS if name in present],
         "region": [str(name) for name in model["region"].values],
         "lead_time": model["lead_time"].values,

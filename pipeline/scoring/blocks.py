@@ -87,8 +87,10 @@ class Scorer:
             batch = max(1, int(_BLOCK_BYTES / (each * span)))
             for lead in portion.leads[::span]:
                 leads = (lead, min(lead + span, portion.leads.stop))
-                for time in portion.times[::batch]:
-                    blocks.append(Block(group, (time, min(time + batch, portion.times.stop)), leads))
+                blocks += [
+                    Block(group, (time, min(time + batch, portion.times.stop)), leads)
+                    for time in portion.times[::batch]
+                ]
         return blocks
 
     def portions(self) -> list[Portion]:
@@ -171,7 +173,7 @@ class Scorer:
         for metric in self.request.metrics:
             variable = METRICS[metric].variable
             if variable is not None:
-                fraction = self.stores.climatology[f"{variable}_seeps_dry_fraction"]
+                fraction = self.stores.normals[f"{variable}_seeps_dry_fraction"]
                 found[variable] = dry_probability(fraction.values)
         return found
 
@@ -194,10 +196,10 @@ class _Reading:
         needs = {need for metric in request.metrics for need in METRICS[metric].needs}
         self._normals: dict[str, np.ndarray] = {}
         if "climatology" in (*needs, *request.computed):
-            self._normals = {name: climatology_at(stores.climatology[name], self._times) for name in self.names}
+            self._normals = {name: climatology_at(stores.normals[name], self._times) for name in self.names}
         self._thresholds = {name: self._thresholds_of(name) for name in self.names} if "quantiles" in needs else {}
         self._heavy = {
-            name: climatology_at(stores.climatology[f"{name}_seeps_threshold"], self._times)
+            name: climatology_at(stores.normals[f"{name}_seeps_threshold"], self._times)
             for name in self.names
             if "seeps" in needs and name in scorer.dry_probabilities
         }
@@ -210,7 +212,7 @@ class _Reading:
     @property
     def fields(self) -> list[tuple[str, tuple[str, ...]]]:
         """Name of each field to score, and the variables it is made of."""
-        fields = [(name, (name,)) for name in self.names]
+        fields: list[tuple[str, tuple[str, ...]]] = [(name, (name,)) for name in self.names]
         if len(self.names) == 2:
             fields.append((vector_name(self.names[0]), self.names))
         return fields
@@ -225,6 +227,7 @@ class _Reading:
             forecast = tuple(self._states[name][self._starting[row]] for name in names)
             forecast = tuple(np.broadcast_to(f, t.shape) for f, t in zip(forecast, truth, strict=True))
         elif system == "climatology":
+            assert normal is not None
             forecast = normal
         else:
             forecast = tuple(self._forecasts[system][name][row] for name in names)
@@ -256,7 +259,7 @@ class _Reading:
 
     def _thresholds_of(self, name: str) -> np.ndarray:
         """Return the thresholds of events at the times read, (threshold, time, [level], latitude, longitude)."""
-        climatology, request = self._scorer.stores.climatology, self._scorer.request
+        climatology, request = self._scorer.stores.normals, self._scorer.request
         if request.threshold_method == "gaussian_quantile":
             mean, std = (climatology_at(climatology[f"{name}{suffix}"], self._times) for suffix in ("", "_std"))
             return np.stack([mean + ndtri(level) * std for level in request.quantiles])

@@ -15,6 +15,7 @@ import xarray as xr
 
 from pipeline.scoring.request import Request
 from pipeline.scoring.stores import Stores
+from pipeline.stores.reading import consolidated
 from transforms.errors import InputError
 from transforms.metrics import vector_name
 from transforms.regions import REGIONS, parse_region
@@ -125,7 +126,8 @@ def _metric(metrics: ModuleType, name: str, request: Request, stores: Stores) ->
     if name in _ENSEMBLE:
         options["ensemble_dim"] = "number"
     if name in ("acc", "seeps_24hr"):
-        options["climatology"] = xr.open_dataset(request.climatology, engine="zarr", chunks={}, consolidated=None)
+        path = str(request.climatology)
+        options["climatology"] = xr.open_dataset(path, engine="zarr", chunks={}, consolidated=consolidated(path))
     pairs = [group for group in stores.groups if len(group) == 2]
     for metric, option, vector in (
         ("mse", "wind_vector_mse", "WindVectorMSE"),
@@ -159,7 +161,7 @@ def _named(result: xr.Dataset, request: Request, stores: Stores) -> xr.Dataset:
     result = result.sel(lead_time=leads)
     entries = []
     for name in request.metrics:
-        source = result.sel(metric=[_ROOTS.get(name, name)])
+        source: Any = result.sel(metric=[_ROOTS.get(name, name)])
         entries.append((np.sqrt(source) if name in _ROOTS else source).assign_coords(metric=[name]))
     result = xr.concat(entries, dim="metric")
     result["valid_samples"] = ("lead_time", stores.samples.included_for(request.systems[0]).sum(axis=0))

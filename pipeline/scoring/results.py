@@ -8,6 +8,7 @@ an axis of its own, ``quantile`` or ``bins``, all have it, as in WeatherBench 2,
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -47,7 +48,7 @@ def result_of(scorer: Scorer, system: str, tally: Tally, portion: Portion) -> xr
     found = {field: parts.scores(system, field) for field in scorer.stores.fields(portion.groups)}
     metrics = list(dict.fromkeys(name for scores in found.values() for name in scores))
     nothing = xr.DataArray(np.nan)
-    variables = {}
+    variables: dict[str, Any] = {}
     for field, scores in found.items():
         if scores:
             alike = xr.broadcast(*(scores.get(name, nothing) for name in metrics))
@@ -68,6 +69,7 @@ class _Parts:
         self.request, self.stores = scorer.request, scorer.stores
         self._averages, self._pairs = tally.over_leads(), tally.pairs_over_leads()
         self._leads, self._times = as_slice(np.array(portion.leads)), as_slice(np.array(portion.times))
+        self._numbers = portion.times
         self._time = "time" if self.request.by_valid else "init_time"
 
     def scores(self, system: str, field: str) -> dict[str, xr.DataArray]:
@@ -76,9 +78,10 @@ class _Parts:
         for name in self.request.metrics:
             keys = [(system, field, statistic) for statistic in METRICS[name].statistics]
             if self.request.average == "temporal":
-                each = [self._finished(name, keys, time) for time in range(self._times.start, self._times.stop)]
-                if all(values is not None for values in each):
-                    found[name] = self._named(np.stack(each, axis=1), own_axis(name))
+                each = [self._finished(name, keys, time) for time in self._numbers]
+                have = [values for values in each if values is not None]
+                if len(have) == len(each):
+                    found[name] = self._named(np.stack(have, axis=1), own_axis(name))
             elif (values := self._finished(name, keys, -1)) is not None:
                 found[name] = self._named(values, own_axis(name))
         for baseline in self.request.against:
@@ -105,8 +108,8 @@ class _Parts:
         }
 
     def _finished(self, name: str, keys: list[tuple[str, str, str]], time: int) -> np.ndarray | None:
-        averages = [self._averages.get((*key, time)) for key in keys]
-        if any(average is None for average in averages):
+        averages = [self._averages[*key, time] for key in keys if (*key, time) in self._averages]
+        if len(averages) < len(keys):
             return None
         if METRICS[name].counts:
             return np.broadcast_to(averages[0].count, averages[0].total.shape).astype(np.float64)
@@ -165,7 +168,7 @@ def warn_of_missing_scores(system: str, result: xr.Dataset) -> None:
         for name in result.data_vars
         if name != SAMPLES
         and metric in METRICS
-        and (has_vector(metric) or not name.endswith("wind_vector"))
+        and (has_vector(metric) or not str(name).endswith("wind_vector"))
         and METRICS[metric].variable in (None, name)
         # A climatology has no anomaly, hence no correlation.
         and (system != "climatology" or not METRICS[metric].needs)

@@ -87,7 +87,7 @@ def spectral_scores(stores: Stores, *, most_times: int | None = None) -> xr.Data
                     total[:, there] += np.stack(pair)
             bar.advance()
     samples = included[chosen].sum(axis=0)
-    variables = {}
+    variables: dict[str, tuple] = {}
     for field, total in sums.items():
         mean = total / np.where(samples > 0, samples, np.nan).reshape(-1, *[1] * (total.ndim - 2))
         variables |= _described(field, *mean)
@@ -134,6 +134,6 @@ def _pairs(
     if len(group) == 1:
         return {group[0]: over_members(spectra.pair(forecasts[0], truths[0]))}
     # Components are no scalars: what has a spectrum is the vector's energy.
-    parts = spectra.kinetic_energy_pair(tuple(forecasts), tuple(truths))
+    parts = spectra.kinetic_energy_pair((forecasts[0], forecasts[1]), (truths[0], truths[1]))
     kinds = zip(("rotational", "divergent"), parts, strict=True)
     return {f"{vector_name(group[0])}_{kind}": over_members(part) for kind, part in kinds}

@@ -75,6 +75,12 @@ class Stores:
         return self.forecasts["model"]
 
     @property
+    def normals(self) -> xr.Dataset:
+        """The climatology, of a request that needs one."""
+        assert self.climatology is not None
+        return self.climatology
+
+    @property
     def grid(self) -> Grid:
         return grid_of(self.model)
 
@@ -114,7 +120,7 @@ def open_stores(request: Request) -> Stores:
     if climatology is not None:
         _require_hours(climatology, truth.time.values[samples.position[samples.included]])
     paired = {name for name in names if name in VARIABLES and VARIABLES[name].partner in names}
-    groups = wind_pairs(name for name in names if name in paired)
+    groups: list[tuple[str, ...]] = list(wind_pairs(name for name in names if name in paired))
     groups += [(name,) for name in names if name not in paired]
     return Stores(forecasts, truth, climatology, groups, samples, "number" in model.dims)
 
@@ -220,7 +226,7 @@ def _of_levels(store: xr.Dataset, wanted: Sequence[float] | None, what: str) -> 
 
 def _climatology(request: Request, model: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     """Open the climatology, and see that it holds what the metrics need of it."""
-    store = open_store(request.climatology, "climatology")
+    store = open_store(str(request.climatology), "climatology")
     if "dayofyear" not in store.dims:
         raise InputError(f"climatology: {request.climatology} has no axis dayofyear. {_MAKE.format('mean')}")
     if not np.array_equal(store.dayofyear.values, np.arange(1, 367)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,4 +93,4 @@ def score_table(metrics: Path, headline: list[str]) -> Table | None:
 
 
 def _number(value: np.floating) -> float | None:
-    return None if value != value else float(value)
+    return None if math.isnan(value) else float(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,8 +65,8 @@ class Tally:
         """Take in another part of the scoring."""
         for key, values in other.averages.items():
             self.average(key, values)
-        for key, sums in other.pairs.items():
-            self.pair(key, sums)
+        for pair, sums in other.pairs.items():
+            self.pair(pair, sums)
 
     def over_leads(self) -> dict[tuple[str, str, str, int], RunningMean]:
         """Return the averages over all leads, by (system, field, statistic, initial time or -1)."""
@@ -89,7 +89,7 @@ class Tally:
 
     def save(self, path: Path) -> None:
         """Write the tally to a file that `load` reads, all at once."""
-        arrays = {"averages": np.array([json.dumps(key) for key in self.averages], dtype=np.str_)}
+        arrays: dict[str, Any] = {"averages": np.array([json.dumps(key) for key in self.averages], dtype=np.str_)}
         arrays["pairs"] = np.array([json.dumps(key) for key in self.pairs], dtype=np.str_)
         for i, values in enumerate(self.averages.values()):
             arrays |= {f"total{i}": values.total, f"count{i}": values.count}

@@ -335,10 +335,10 @@ def _boundary(coords: coordinate_systems.CoordinateSystem, grid: Grid) -> tuple[
     regridder = Regridder(Grid(terrain.lat.values, terrain.lon.values), grid)
 
     def coarsened(dataset: xr.Dataset) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-        fields = {}
+        fields: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
         for name, field in dataset.data_vars.items():
             values = regridder(field.transpose(..., "lat", "lon").values)
-            axes = [axis for axis in field.dims if axis not in ("lat", "lon")]
+            axes = [str(axis) for axis in field.dims if axis not in ("lat", "lon")]
             fields[str(name)] = (("lon", "lat", *axes), np.moveaxis(values, (-1, -2), (0, 1)))
         return fields
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def absent_chunks(
     options = {**known_as.options_for(path), **(storage_options or {})}
     (raw,) = open_raw(path, options, retry)
     canonical = canonical_names(raw, rename or {}, known_as)
-    group = retry.call(lambda: zarr.open_group(path, mode="r", storage_options=options or None), path)
+    group: Any = retry.call(lambda: zarr.open_group(path, mode="r", storage_options=options or None), path)
     filesystem, root = fsspec.core.url_to_fs(path, **options)
     absent = {}
     kept = _positions(raw, canonical, path)
@@ -84,7 +85,7 @@ def absent_chunks(
         if name not in names or "time" not in axes:
             continue
         folder, axis = f"{root.rstrip('/')}/{raw_name}/", axes.index("time")
-        stored = retry.call(lambda folder=folder: filesystem.find(folder), f"list of {folder}")
+        stored = retry.call(partial(filesystem.find, folder), f"list of {folder}")
         files, inner = _of_array(
             group[raw_name], axis, {entry[len(folder) :]: entry for entry in stored}, filesystem, retry
         )
@@ -133,7 +134,7 @@ def _of_array(
     for part in range(0, len(shards), _AT_ONCE):
         some = shards[part : part + _AT_ONCE]
         paths = [path for path, _ in some]
-        tails = retry.call(lambda paths=paths: _ends(filesystem, paths, size, location), paths[0])
+        tails = retry.call(partial(_ends, filesystem, paths, size, location), paths[0])
         for tail, (_, index) in zip(tails, some, strict=True):
             # Pairs of (offset, length) in C order, all bits set where a chunk is absent.
             table = np.frombuffer(tail[: 16 * entries], dtype="<u8").reshape(*within, 2)

@@ -197,6 +197,7 @@ def _over_level_last(values: np.ndarray, compute: Callable[..., np.ndarray]) -> 
 def _summed(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
     """Sums over time; missing where any of the times is not there."""
     times, accumulation = field["time"].values, recipe.accumulation
+    assert accumulation is not None
     stride = _stride(name, recipe, times)
     reach = stride * (accumulation.count - 1)
     complete = _complete(times, accumulation, stride)
@@ -252,12 +253,19 @@ def _stride(name: str, recipe: Recipe, times: np.ndarray) -> int:
     fault = _stride_fault(name, recipe, times)
     if fault:
         raise InputError(fault)
-    step = np.diff(times).min() if times.size > 1 else np.timedelta64(recipe.accumulation.hours, "h")
-    return int(np.timedelta64(recipe.accumulation.hours, "h") / step)
+    interval = np.timedelta64(_hours(recipe), "h")
+    step = np.diff(times).min() if times.size > 1 else interval
+    return int(interval / step)
+
+
+def _hours(recipe: Recipe) -> int:
+    """Hours that an input of a recipe of sums over time sums over."""
+    assert recipe.accumulation is not None
+    return recipe.accumulation.hours
 
 
 def _stride_fault(name: str, recipe: Recipe, times: np.ndarray) -> str | None:
-    interval = np.timedelta64(recipe.accumulation.hours, "h").astype("timedelta64[ns]")
+    interval = np.timedelta64(_hours(recipe), "h").astype("timedelta64[ns]")
     steps = np.diff(times)
     if steps.size == 0 or steps.min() <= np.timedelta64(0):
         return None
@@ -266,8 +274,8 @@ def _stride_fault(name: str, recipe: Recipe, times: np.ndarray) -> str | None:
         return None
     hours = float(step / np.timedelta64(1, "h"))
     return (
-        f"{name}: {recipe.inputs[0]} is what fell in {recipe.accumulation.hours} h, but the source has a step of "
-        f"{hours:g} h; expected {recipe.accumulation.hours} h or a divisor of it. Choose a source with a finer step, or "
+        f"{name}: {recipe.inputs[0]} is what fell in {_hours(recipe)} h, but the source has a step of "
+        f"{hours:g} h; expected {_hours(recipe)} h or a divisor of it. Choose a source with a finer step, or "
         f"one that has {name} itself."
     )
 
@@ -291,7 +299,7 @@ def _differentiated(recipe: Recipe, u: xr.DataArray, v: xr.DataArray, *, name: s
     v = v.transpose(*u.dims)
     u, v = u.chunk(whole), v.chunk(whole)
     if u.chunks != v.chunks:
-        v = v.chunk(dict(zip(u.dims, u.chunks, strict=True)))
+        v = v.chunk(u.chunksizes)
     data = da.map_blocks(
         _by_time, u.data, v.data, compute=recipe.compute, derivatives=derivatives, dtype=np.float32, meta=u.data._meta
     )
@@ -342,9 +350,11 @@ class _Derivatives:
         with jax.enable_x64(True):
             transform = _transform(self)
             shape = u.shape
-            u, v = (jnp.asarray(np.reshape(part, (-1, *shape[-2:])).T[:, :, None, :], jnp.float64) for part in (u, v))
+            east, north = (
+                jnp.asarray(np.reshape(part, (-1, *shape[-2:])).T[:, :, None, :], jnp.float64) for part in (u, v)
+            )
             # Modal and nodal axes of `model.harmonics`: levels are channels.
-            divergent, rotational = transform.vectors_to_modal(u, v)
+            divergent, rotational = transform.vectors_to_modal(east, north)
             if which == "vorticity":
                 modal = derivatives.vorticity(rotational, EARTH_RADIUS)
             else:

@@ -103,7 +103,7 @@ def _open_grib(path: str, retry: Retry) -> list[xr.Dataset]:
 
 def _open(path: str, retry: Retry, **keywords: Any) -> xr.Dataset:
     # GRIB is decoded by its reader. Others stay encoded until their arrays have been put behind `LazyArray`.
-    decode = {} if keywords["engine"] == "cfgrib" else {"decode_cf": False}
+    decode: dict[str, Any] = {} if keywords["engine"] == "cfgrib" else {"decode_cf": False}
 
     def read() -> xr.Dataset:
         return xr.open_dataset(path, chunks=None, cache=False, decode_timedelta=False, **decode, **keywords)

@@ -63,7 +63,7 @@ def with_levels(dataset: xr.Dataset, path: str) -> xr.Dataset:
 
 
 def _hybrid(dataset: xr.Dataset, a: np.ndarray, b: np.ndarray) -> xr.Dataset:
-    number = np.asarray(dataset["level"].values if "level" in dataset.coords else [], dtype=np.float64)
+    number: np.ndarray = np.asarray(dataset["level"].values if "level" in dataset.coords else [], dtype=np.float64)
     counted = number.size == a.size and (number == np.round(number)).all() and number.min() >= 1
     number = number if counted and np.unique(number).size == a.size else np.arange(1, a.size + 1)
     dataset = dataset.drop_vars([name for name in HYBRID if name in dataset.variables])

@@ -100,7 +100,7 @@ def open_source(
         # Lazy arrays of xarray would be read when they are joined, those of dask are not.
         parts = [in_blocks(part) for part in parts]
         try:
-            dataset = xr.combine_by_coords(
+            dataset: Any = xr.combine_by_coords(
                 parts, data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
             )
         except (ValueError, xr.MergeError) as error:
@@ -271,7 +271,9 @@ class _Making:
             array = _FieldArray(variable, dims, 0 if roll is None else roll, factor, offset)
             encoding = {"chunks": tuple(chunks.get(axis, 1) for axis in dims)} if chunks else {}
             variables[name] = xr.Variable(dims, indexing.LazilyIndexedArray(array), attributes, encoding)
-        coordinates = {name: (name, np.atleast_1d(values.values)) for name, values in scalar.items() if name == "time"}
+        coordinates: dict[str, Any] = {
+            name: (name, np.atleast_1d(values.values)) for name, values in scalar.items() if name == "time"
+        }
         if "level" in scalar and any("level" in variable.dims for variable in variables.values()):
             coordinates["level"] = ("level", np.atleast_1d(scalar["level"].values), scalar["level"].attrs)
         coordinates |= {name: dataset[name].variable for name in (*AXES, *HYBRID) if name in dataset.coords}
@@ -282,13 +284,13 @@ class _Making:
 
     def _conversion(self, name: str, attributes: Mapping[str, Any]) -> tuple[float, float, dict[str, Any]]:
         entry, given = VARIABLES.get(name), attributes.get("units")
+        if entry is None:
+            return 1.0, 0.0, dict(attributes)
         if name in self.conversions:
             factor, offset = conversion(self.conversions[name][1], entry)
         elif name in self.preset.units:
             factor, offset = conversion(self.preset.units[name], entry)
-        elif (
-            self.preset.convert and entry is not None and given is not None and not same_units(str(given), entry.units)
-        ):
+        elif self.preset.convert and given is not None and not same_units(str(given), entry.units):
             try:
                 factor, offset = conversion(str(given), entry)
             except InputError:  # Validation says what is wrong with it.
@@ -320,7 +322,7 @@ class _FieldArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        chosen, rest = [slice(None)] * self._source.ndim, []
+        chosen, rest = [slice(None)] * self._source.ndim, list[int | slice]()
         for part, size, axis in zip(key, self.shape, self._axes, strict=True):
             part = part if isinstance(part, slice) else range(size)[part]
             if axis is None or (self._roll and len(rest) == self._longitude):

@@ -108,10 +108,10 @@ def canonical_names(raw: xr.Dataset, rename: Mapping[str, str], preset: Preset) 
             names[old] = new
             taken.add(new)
     for name in map(str, raw.data_vars):
-        new = ALIASES.get(name)
-        if new and name not in names and new not in taken:
-            names[name] = new
-            taken.add(new)
+        alias = ALIASES.get(name)
+        if alias and name not in names and alias not in taken:
+            names[name] = alias
+            taken.add(alias)
     for axis, aliases in _AXIS_ALIASES.items():
         present = [alias for alias in aliases if (alias in raw.dims or alias in raw.coords) and alias not in names]
         # An axis with entries goes before a scalar that says the same.

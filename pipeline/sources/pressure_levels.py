@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -91,7 +91,7 @@ def _from_model_levels(dataset: xr.Dataset, names: list[str], levels: list[int])
     order = np.argsort(a + b * 1e5)
     column = HybridLevels(a[order], b[order])
     dataset = dataset.isel(level=order) if (np.diff(order) != 1).any() else dataset
-    options = {"column": column, "levels": levels}
+    options: dict[str, Any] = {"column": column, "levels": levels}
     fields = {}
     for name in names:
         if name not in (*_LOGARITHMS, "geopotential"):
@@ -120,8 +120,8 @@ def _geopotential(temperature: np.ndarray, *rest: np.ndarray, **options: Any) ->
     for share in humidity:
         temperature = temperature * (1 + _VAPOUR * share)
     # Sums over a hundred layers lose two digits.
-    wide = (array.astype(np.float64) for array in (temperature, pressure, ground))
-    return temperature_and_geopotential(*wide, **options)[1]
+    temperature, pressure, ground = (array.astype(np.float64) for array in (temperature, pressure, ground))
+    return temperature_and_geopotential(temperature, pressure, ground, **options)[1]
 
 
 def _surface_pressure(dataset: xr.Dataset, needed_by: str) -> xr.DataArray:
@@ -132,7 +132,7 @@ def _surface_pressure(dataset: xr.Dataset, needed_by: str) -> xr.DataArray:
             logarithm = dataset[name]
             logarithm = logarithm.isel(level=0, drop=True) if "level" in logarithm.dims else logarithm
             # In float32 a logarithm near 11.5 is good to 5e-7, or 0.05 Pa.
-            return np.exp(logarithm)
+            return np.exp(logarithm)  # type: ignore[return-value]  # of a DataArray it is one
     raise InputError(
         f"{needed_by}: the source has model levels, whose pressure needs surface_pressure or one of "
         f"{', '.join(_LOGARITHMS)}; it has {', '.join(map(str, dataset.data_vars))}. Name it under source.rename."
@@ -162,7 +162,7 @@ def _columnwise(
     return xr.Variable(dims, data, fields[0].attrs if attrs is None else attrs)
 
 
-def _in_parts(convert: Callable[..., np.ndarray], dims: list[tuple[str, ...]], *blocks: np.ndarray) -> np.ndarray:
+def _in_parts(convert: Callable[..., np.ndarray], dims: list[tuple[Hashable, ...]], *blocks: np.ndarray) -> np.ndarray:
     """Convert rows of latitude of one time after another, so that intermediate results stay small."""
     first = blocks[0]
     times, rows = (first.shape[0] if "time" in dims[0] else 1), first.shape[-2]

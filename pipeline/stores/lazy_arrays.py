@@ -7,7 +7,7 @@ of shards.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ class LazyArray(BackendArray):
 
 
 def lazily_indexed(
-    variable: xr.Variable, array: BackendArray, dims: Sequence[str], order: Sequence[int] | None = None
+    variable: xr.Variable, array: BackendArray, dims: Sequence[Hashable], order: Sequence[int] | None = None
 ) -> xr.Variable:
     """Return a variable of `array`'s values with the attributes and, in the order of its axes, chunks of `variable`."""
     encoding = dict(variable.encoding)

@@ -45,8 +45,8 @@ def _write_coordinate(file: netCDF4.Dataset, name: str, coordinate: xr.DataArray
         attributes["units"] = _UNITS[values.dtype.kind]
         if values.dtype.kind == "M":
             attributes["calendar"] = "proleptic_gregorian"
-        values = (values - origin) // np.timedelta64(1, unit)
-    variable = file.createVariable(name, values.dtype.name, coordinate.dims)
+        values = (values - origin) // np.timedelta64(1, unit)  # type: ignore[call-overload]  # a unit of NumPy's
+    variable = file.createVariable(name, values.dtype.name, tuple(map(str, coordinate.dims)))
     variable.setncatts(attributes)
     variable[:] = values
 
@@ -57,7 +57,7 @@ def _copy(file: netCDF4.Dataset, name: str, variable: xr.DataArray, bar) -> None
     target = file.createVariable(
         name,
         variable.dtype.name,
-        variable.dims,
+        tuple(map(str, variable.dims)),
         zlib=True,
         complevel=1,
         shuffle=True,

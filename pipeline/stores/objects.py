@@ -48,8 +48,8 @@ class Objects:
     def write(self, key: str, data: bytes) -> None:
         """Write an object, replacing what was there at once."""
         if is_url(self.root):
-            filesystem, path = self._place(key)
-            filesystem.pipe_file(path, data)
+            filesystem, place = self._place(key)
+            filesystem.pipe_file(place, data)
             return
         path = Path(self.root, key)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from transforms.grids import Grid
 __all__ = [
     "blocks",
     "consolidate",
+    "consolidated",
     "description_of",
     "fields_of",
     "fields_over_time",
@@ -39,6 +40,14 @@ __all__ = [
 _ORDER = ("hour", "dayofyear", "time", "prediction_timedelta", "lead_time", "number", "level", "latitude", "longitude")
 _HOLE = 16  # Positions it is cheaper to read and drop than to start another read for.
 _ALIASES = {"lat": "latitude", "lon": "longitude", "isobaricInhPa": "level", "pressure_level": "level"}
+
+
+def consolidated(path: str) -> bool | None:
+    """Whether xarray is to read consolidated metadata of a zarr store; None lets it try, at an address.
+
+    Left to itself xarray warns of every store without them, which a local one does not need.
+    """
+    return None if "://" in path else (Path(path) / ".zmetadata").is_file()
 
 
 def open_store(path: str | Path, what: str) -> xr.Dataset:
@@ -57,10 +66,7 @@ def open_store(path: str | Path, what: str) -> xr.Dataset:
     if "://" not in text and not Path(text).exists():
         raise InputError(f"{what}: nothing is at {text}. Give the path of a zarr store or netCDF file.")
     engine = "netcdf4" if text.endswith((".nc", ".nc4")) else "zarr"
-    options = {}
-    if engine == "zarr" and "://" not in text:
-        # Left to itself xarray warns of every store without consolidated metadata, which a local one does not need.
-        options["consolidated"] = (Path(text) / ".zmetadata").is_file()
+    options: dict[str, Any] = {"consolidated": consolidated(text)} if engine == "zarr" else {}
     try:
         dataset = xr.open_dataset(text, engine=engine, chunks=None, decode_timedelta=True, **options)
     except (OSError, ValueError, KeyError) as error:
@@ -210,7 +216,7 @@ def _lazily(dataset: xr.Dataset, path: str, engine: str) -> xr.Dataset:
         fill = variable.encoding.get("_FillValue", np.nan)
         plain = variable.dtype.kind == "f" and variable.dtype == variable.encoding.get("dtype") and not packed
         if local and plain and np.isnan(fill):
-            source = open_array(path, str(name))
+            source: Any = open_array(path, str(name))
         elif order != tuple(range(variable.ndim)):
             source = variable.variable
         else:

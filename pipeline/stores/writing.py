@@ -17,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask.array
 import numpy as np
 import tensorstore
 import xarray as xr
 import zarr
+import zarr.codecs
+import zarr.storage
 
 from pipeline.stores.objects import Objects
 from transforms.errors import InputError
@@ -93,7 +95,8 @@ class StoredArray:
             return bytes(data if self._compressor is None else self._compressor.encode(data))
         array = self._in_memory(values.shape, create=True)
         array.write(values).result()
-        return array.kvstore[self._memory_key]
+        store: Any = array.kvstore
+        return store[self._memory_key]
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the values of an encoded object, shape of a whole object.
@@ -108,7 +111,8 @@ class StoredArray:
             except (RuntimeError, ValueError) as error:
                 raise ValueError(str(error)) from error
         array = self._in_memory(self._object_shape, create=True)
-        array.kvstore[self._memory_key] = data
+        store: Any = array.kvstore
+        store[self._memory_key] = data
         return array.read().result()
 
     def is_sound(self, data: bytes | None) -> bool:
@@ -222,13 +226,13 @@ def build_template(
             dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=-1),
             variable.attrs,
         )
-        span = spans[name]
+        span = spans[str(name)]
         chunk, shard = ((1,), (span,)) if isinstance(span, int) else span
         rest = variable.shape[len(shard) :]
         if zarr_format == 3 and variable.dtype == np.float32:
             # Where a shard is short in time it is written while a model computes: lz4 takes a quarter of zstd's time,
             # and a hundredth more room.
-            cname = "zstd" if len(shard) == 1 else "lz4"
+            cname: Literal["zstd", "lz4"] = "zstd" if len(shard) == 1 else "lz4"
             blosc = zarr.codecs.BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle", typesize=4)
             inner = (blosc, zarr.codecs.Crc32cCodec())
             chosen |= {"chunks": (*chunk, *rest), "shards": (*shard, *rest), "compressors": inner}
@@ -244,7 +248,7 @@ def build_template(
         dataset.assign(variables).to_zarr(
             store, mode="w", compute=False, zarr_format=zarr_format, consolidated=False, encoding=encoding
         )
-        zarr.consolidate_metadata(store, zarr_format=zarr_format)
+        zarr.consolidate_metadata(store, zarr_format=3 if zarr_format == 3 else 2)
     return {key: value.to_bytes() for key, value in store._store_dict.items()}
 
 

@@ -259,7 +259,7 @@ def load_trained(choices: Sequence[Choice]) -> list[Trained]:
         InputError: as `load_forecaster`, or they differ in grid, variables, levels or time step.
     """
     built: dict[str, tuple[Forecaster, ForecasterSpec]] = {}
-    loaded = []
+    loaded: list[Trained] = []
     for choice in choices:
         require(choice.folder, "checkpoint", "run `spherecast train` first")
         statics = (choice.folder / _STATICS_FILE).read_bytes()
@@ -293,7 +293,8 @@ def _restore(forecaster: Forecaster, checkpoints: Path, which: str | int) -> Non
     """Give a forecaster the averaged parameters of a checkpoint."""
     store = CheckpointStore(checkpoints)
     try:
-        update = {"latest": None, "best": store.best()}.get(which, which)
+        named: dict[str | int, Any] = {"latest": None, "best": store.best()}
+        update = named.get(which, which)
         if update is not None and update not in store.updates():
             raise InputError(
                 f"{checkpoints}: no checkpoint after {update} updates is kept; there are "

@@ -34,7 +34,7 @@ def explain(origin: Origin, fields: Sequence[str], stage: int, settings: Trainin
     if origin.forecast.any():
         step, channel = np.argwhere(origin.forecast)[0]
         return f"{fields[channel]} is not finite first, at step {step + 1} of the {steps}-step rollout. {advice}."
-    step, channel = np.unravel_index(np.argmax(origin.error), origin.error.shape)
+    step, channel = map(int, np.unravel_index(np.argmax(origin.error), origin.error.shape))
     return (
         f"the forecast is finite but the gradient is not; {fields[channel]} is furthest off, at step {step + 1} of the "
         f"{steps}-step rollout ({np.sqrt(origin.error[step, channel]):.3g} times its usual change in a step). {advice}."

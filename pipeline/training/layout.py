@@ -83,8 +83,8 @@ def normalisation(layout: StateLayout, statistics: xr.Dataset, *, unified: bool)
             if level not in field.level.values:
                 raise InputError(f"{name}: level {level} hPa is missing from the statistics.")
             field = field.sel(level=level)
-        for key in values:
-            values[key][i] = float(field.sel(statistic=key))
+        for key, channel in values.items():
+            channel[i] = float(field.sel(statistic=key))
     channels = layout.channels
     east, north = np.asarray(channels.eastward, int), np.asarray(channels.northward, int)
     for key in ("std", "tendency_std"):

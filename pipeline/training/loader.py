@@ -196,6 +196,7 @@ class Loader(Iterator[Batch]):
     def __next__(self) -> Batch:
         began = time.perf_counter()
         self.prefetch()
+        assert self._next is not None
         batch = self._next.result()
         self._next = None
         self._step += 1
@@ -264,13 +265,13 @@ def _place(batch: Batch, mesh: Mesh | None, share: Share) -> Batch:
     if mesh is None:
         return jax.device_put(batch)
 
-    def split(values: np.ndarray) -> jax.Array:
+    def split(values: Any) -> jax.Array:
         lead = values.ndim - 5
         spec = PartitionSpec(*[None] * lead, *present(mesh, STATES))
         shape = list(values.shape)
         shape[lead], shape[-2] = share.whole
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             rows, latitudes = share.within(*_bounds((index[lead], index[-2]), share.whole))
             return values[(slice(None),) * lead + (rows, ..., latitudes, slice(None))]
 

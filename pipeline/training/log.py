@@ -86,8 +86,7 @@ class _Mlflow:
             run = client.create_run(identifier, run_name=remembered.parent.parent.name).info.run_id
             remembered.write_text(run + "\n")
             return cls(client, run)
-        except Exception as error:
-            # MLflow's clients raise classes of their own transports.
+        except Exception as error:  # noqa: BLE001  MLflow's clients raise classes of their own transports.
             logger.warning("MLflow: %s; going on without it. Check %s.", error, _MLFLOW)
             return None
 
@@ -96,7 +95,7 @@ class _Mlflow:
             for name, value in points.items():
                 # MLflow refuses '@' in names.
                 self._client.log_metric(self._run, name.replace("@", "_"), value, step=update)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  As above; a training does not end for want of its log.
             logger.warning("MLflow: %s", error)
 
     def close(self) -> None:

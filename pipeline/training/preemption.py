@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -62,7 +63,7 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def note(number: int, _frame: object) -> None:
         request.signal = signal.Signals(number).name

@@ -100,11 +100,11 @@ class HeldOut:
             "persistence": self._persistence,
         }
 
-    def _errors_of_persistence(self, states: np.ndarray) -> np.ndarray:
+    def _errors_of_persistence(self, states: Any) -> np.ndarray:
         """(step, channel)."""
         now = self._input_steps - 1
         squares = (states[:, now + 1 :] - states[:, now : now + 1]) ** 2 * self._latitude_weights[:, None]
-        return np.mean(squares, axis=(0, 3, 4), dtype=np.float64)
+        return np.asarray(np.mean(squares, axis=(0, 3, 4), dtype=np.float64))
 
     def _longest(self) -> list[int]:
         """Return the leads of whole days, in steps, for which the validation period has windows."""

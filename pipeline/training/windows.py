@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -80,7 +81,7 @@ class StateReader:
         self._arrays = {
             name: array if array.dtype == ts.float32 else ts.cast(array, ts.float32) for name, array in arrays.items()
         }
-        self._times_per_chunk = max(array.chunk_layout.read_chunk.shape[0] or 1 for array in arrays.values())
+        self._times_per_chunk = max((array.chunk_layout.read_chunk.shape or (1,))[0] or 1 for array in arrays.values())
 
     def with_cache(self, cache_bytes: int) -> StateReader:
         """Return a reader of the same store that keeps decoded chunks of at most `cache_bytes`, its own."""
@@ -91,7 +92,8 @@ class StateReader:
     @property
     def state_shape(self) -> tuple[int, int, int]:
         """(channel, latitude, longitude)."""
-        return (len(self._layout.fields), *next(iter(self._arrays.values())).shape[-2:])
+        latitude, longitude = next(iter(self._arrays.values())).shape[-2:]
+        return len(self._layout.fields), latitude, longitude
 
     def times_touched(self, count: int) -> int:
         """Return the most times that the chunks of `count` consecutive states hold."""
@@ -118,9 +120,9 @@ class StateReader:
         writing = []
         # One batch opens each file once, and reads neighbouring chunks together.
         with ts.Batch() as batch:
-            for name, channels in self._layout.slices().items():
+            for name, own in self._layout.slices().items():
                 array = self._arrays[name]
-                target = states[:, channels] if array.ndim == 4 else states[:, channels.start]
+                target = states[:, own] if array.ndim == 4 else states[:, own.start]
                 # Chunks are decoded straight into their place, those of all variables at once.
                 writing.append(ts.array(target, copy=False).write(array[times][..., latitudes, :], batch=batch))
         for future in writing:
@@ -160,10 +162,11 @@ class WindowSource:
         return Batch(*(part[0] for part in self.read([index])))
 
     @functools.cached_property
-    def shapes(self) -> Batch:
+    def shapes(self) -> Any:
         """Shapes of one window: (time, channel, latitude, longitude) and (step, forcing, latitude, longitude)."""
-        forcings = self._forcing(self._times[:1]).shape[1:]
-        return Batch((self._input_steps + self._steps, *self._reader.state_shape), (self._steps, *forcings))
+        forcings: Any = (self._steps, *self._forcing(self._times[:1]).shape[1:])
+        states: Any = (self._input_steps + self._steps, *self._reader.state_shape)
+        return Batch(states, forcings)
 
     def read(self, indices: Sequence[int] | np.ndarray, latitudes: slice = slice(None)) -> Batch:
         """Return the windows of `indices`, in their order, with the rows `latitudes` alone.
@@ -183,7 +186,7 @@ class WindowSource:
             times = self._times[group[:, None] + np.arange(first, first + self._steps)]
             fields = self._forcing(times.ravel())[:, :, latitudes]
             forcings[begin : begin + size] = fields.reshape(len(group), self._steps, *fields.shape[1:])
-        return Batch(states, forcings)
+        return Batch(states, forcings)  # type: ignore[arg-type]  # on the host; the loader places them
 
     @property
     def _group(self) -> int:

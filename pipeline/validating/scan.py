@@ -129,7 +129,7 @@ class _ReadTimes(beam.DoFn):
 
     def setup(self) -> None:
         self.source = open_source(self.job.source, blocks=False, **self.job.reading)
-        self.whole = None
+        self.whole: xr.Dataset | None = None
 
     def process(self, element: tuple[str, int, int]) -> Iterator[None]:
         job, (name, start, stop) = self.job, element

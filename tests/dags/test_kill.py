@@ -38,7 +38,7 @@ def test_killed_in_every_stage_it_resumes_to_the_same_results(tiny_run, tmp_path
     assert finished.returncode == 0, finished.stderr
     for name in STAGES:
         log = (directory / "logs" / f"{name}.log").read_text()
-        assert len(re.findall(rf"^=== {name}, ", log, re.M)) == 2, f"{name} was not run exactly twice:\n{log}"
+        assert len(re.findall(rf"^=== {name}, ", log, re.MULTILINE)) == 2, f"{name} was not run exactly twice:\n{log}"
     assert _contents(directory, tiny_run) == []
     again = subprocess.run(command, capture_output=True, text=True)
     assert "Nothing to do" in again.stderr

@@ -15,7 +15,7 @@ from pipeline.config_files import list_configs, load_config
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = typer.main.get_command(app).commands
-EXAMPLES = re.findall(r"^ {4}spherecast (.+)$", README, re.M) + [
+EXAMPLES = re.findall(r"^ {4}spherecast (.+)$", README, re.MULTILINE) + [
     example for command in COMMANDS.values() for example in re.findall(r"`spherecast (.+?)`", command.help or "")
 ]
 
@@ -48,7 +48,7 @@ def test_the_values_that_examples_change_are_values_of_the_configuration(example
 
 
 def test_the_readme_names_every_command():
-    named = set(re.findall(r"[a-z]+", " ".join(re.findall(r"^\| (`.+?) \|", README, re.M))))
+    named = set(re.findall(r"[a-z]+", " ".join(re.findall(r"^\| (`.+?) \|", README, re.MULTILINE))))
     assert {name for name, command in COMMANDS.items() if not command.hidden} <= named
     inline = re.findall(r"`spherecast ([a-z-]+)", README)
     assert set(inline) <= set(COMMANDS)
@@ -61,9 +61,9 @@ def test_the_readme_draws_every_stage():
 
 def test_make_targets_and_files_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^ {4}make (\w+)$", README, re.M):
-        assert re.search(rf"^{target}:", makefile, re.M), target
-    for folder in re.findall(r"^ {4}(\w+)/ ", README, re.M):
+    for target in re.findall(r"^ {4}make (\w+)$", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for folder in re.findall(r"^ {4}(\w+)/ ", README, re.MULTILINE):
         assert (ROOT / folder).is_dir()
     for path in re.findall(r"`([a-z]+/[a-z_/]+\.py)`", README):
         assert (ROOT / path).is_file()

@@ -19,8 +19,8 @@ COMMANDS = typer.main.get_command(app).commands
 def blocks(text: str) -> list[str]:
     """Return the command lines of indented and fenced blocks, continued lines joined."""
     text = re.sub(r"\\\n\s*", " ", text)
-    lines = re.findall(r"^(?: {4}|\t)(.*)$", text, re.M)
-    for fence in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
+    lines = re.findall(r"^(?: {4}|\t)(.*)$", text, re.MULTILINE)
+    for fence in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         lines += fence.splitlines()
     return [line.strip() for line in lines if re.match(r"\s*(?:\$ )?(?:\w+=\S+ )*(?:srun )?spherecast [a-z]", line)]
 

@@ -16,7 +16,7 @@ from pipeline.processes.local import parse_local
 from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "distributed.md").read_text()
-COMMANDS = [shlex.split(line) for line in re.findall(r"^ {4}(\S.*)$", TEXT, re.M)]
+COMMANDS = [shlex.split(line) for line in re.findall(r"^ {4}(\S.*)$", TEXT, re.MULTILINE)]
 LAUNCHES = [command for command in COMMANDS if command[:2] == ["spherecast", "launch"]]
 
 
@@ -29,7 +29,7 @@ def _rows(heading: str) -> list[list[str]]:
 @pytest.mark.parametrize("command", LAUNCHES, ids=lambda command: command[command.index("--to") + 1])
 def test_a_command_renders_the_file_that_the_next_one_uses(command, tmp_path):
     words = command[2:]
-    options = [(words[i], words[i + 1]) for i, word in enumerate(words) if word.startswith("--")]
+    options = [(word, words[i + 1]) for i, word in enumerate(words) if word.startswith("--")]
     overrides = words[1 : min(i for i, word in enumerate(words) if word.startswith("--"))]
     settings = dict(value.split("=", 1) for option, value in options if option == "--set")
     files = render(load_config(words[0], overrides), dict(options)["--to"], **settings)

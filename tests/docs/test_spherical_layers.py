@@ -17,7 +17,7 @@ TEXT = PAGE.read_text()
 def names() -> dict:
     """What the page's code defines, all blocks run in order."""
     namespace = {"__name__": "spherical_layers"}
-    for block in re.finditer(r"^```python\n(.*?)^```", TEXT, re.M | re.S):
+    for block in re.finditer(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
         # Empty lines in front let an error name the line of the page.
         above = "\n" * TEXT[: block.start(1)].count("\n")
         exec(compile(above + block[1], str(PAGE), "exec"), namespace)

@@ -254,7 +254,7 @@ def test_an_ensemble_of_one_is_a_single_forecast(written, tmp_path):
 
 
 OFFICIAL = {
-    # result: (store, systems, average, metrics)
+    # By the result's name: store, systems, average and metrics.
     "64x32p_skipna0_deterministic_temporal": (
         "model",
         "temporal",
