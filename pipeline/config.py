@@ -237,6 +237,7 @@ class TrainingConfig(Section):
     batch_size: PositiveInt = 2
     seed: int = 0
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="of each stage's updates")
+    optimizer: Literal["adamw", "nadamw"] = Field("adamw", description="nadamw: with Nesterov momentum")
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -73,6 +73,27 @@ def test_learning_lowers_the_loss_and_average_follows(model):
     assert float(trainer.loss(state.ema, state.statistics, batch)) < 0.1 * first
 
 
+def test_first_update_with_nesterov_momentum_is_the_closed_form(model):
+    options = {**OPTIONS, "clip_norm": 1e9, "nesterov": True}
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **options)
+    start, batch = jax.tree.map(np.asarray, nnx.state(model, nnx.Param)), waves(1)
+    graph, _, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params: nnx.State) -> jax.Array:
+        return rollout_loss(nnx.merge(graph, params, rest), batch, WEIGHTS)
+
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(start)
+    state, _ = trainer.update(trainer.init(start), batch)
+    # Dozat (2016), with b = 0.9: the first moment m = (1 - b) g of a gradient g enters as b m / (1 - b**2) + g, and the
+    # second, without its bias, is g**2.
+    ahead = 0.9 * 0.1 / (1 - 0.9**2) + 1
+    for got, old, g in zip(*map(jax.tree.leaves, (state.params, start, gradient)), strict=True):
+        clear = np.abs(g) > 1e-5
+        decay = 0.01 * old if g.ndim > 1 else 0.0
+        expected = old - 1e-2 * (ahead * np.sign(g) + decay)
+        np.testing.assert_allclose(np.asarray(got)[clear], expected[clear], atol=5e-5)
+
+
 def test_average_is_the_recursion(model):
     trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **OPTIONS)
     state, batch = trainer.init(nnx.state(model, nnx.Param)), waves(1)
