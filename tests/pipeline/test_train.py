@@ -134,9 +134,7 @@ def test_resumed_training_equals_uninterrupted(
     assert events(run) == events(trained)
 
 
-def test_resumed_training_by_nadamw_equals_uninterrupted(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_resumed_training_by_nadamw_equals_uninterrupted(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = ("training.optimizer=nadamw", "training.stages=[{steps: 1, updates: 6, learning_rate: 0.003}]")
     runs = [make_run(tmp_path / name, *options) for name in ("plain", "resumed")]
     train.run_stage(runs[0], "f", {})
@@ -144,7 +142,9 @@ def test_resumed_training_by_nadamw_equals_uninterrupted(
     plain, resumed = (checkpoint(run, 6) for run in runs)
     jax.tree.map(np.testing.assert_array_equal, resumed, plain)
     # Of the first update AdamW has the same loss, and of the sixth another.
-    losses, others = ([event["loss"] for event in events(run) if event["event"] == "train"] for run in (runs[0], trained))
+    losses, others = (
+        [event["loss"] for event in events(run) if event["event"] == "train"] for run in (runs[0], trained)
+    )
     assert losses[0] == others[0]
     assert losses[1] != others[1]
 
