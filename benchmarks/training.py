@@ -1,4 +1,4 @@
-"""What training costs beside its arithmetic: the loader's rate, what the consumer waits, forcings, memory.
+"""What training costs beside its arithmetic: the loop, the loader's rate, what the consumer waits, forcings, memory.
 
 Makes its own stores (kept in --stores for the next time), zarr v3, float32, one time a chunk: 32 x 64 points, 5 variables on
 3 levels, 1536 times, 128 a shard (the quickstart's shape); and 128 x 256 points, 6 variables on 13 levels, 40 times, all in
@@ -7,6 +7,7 @@ are allowed; figures are medians. A ratio of at most the bar passes.
 
     python benchmarks/training.py --stores stores
     python benchmarks/training.py --stores stores --only loader --repeats 5
+    python benchmarks/training.py --stores stores --only overhead --repeats 5
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,10 @@ import pandas as pd
 import xarray as xr
 from common import main, row
 
+from model.training import Batch, Trainer, TrainState, loss_weights
+from pipeline.config import RolloutStage, load_config
+from pipeline.planning.programs import specification
+from pipeline.training.curriculum import train
 from pipeline.training.layout import StateLayout
 from pipeline.training.loader import Loader
 from pipeline.training.windows import StateReader, WindowSource, window_starts
@@ -48,6 +54,7 @@ SHAPES = {
 UPDATES_PER_SECOND = 20.0
 """Of the quickstart's training, batch 2, 1-step rollouts, on two cores: `benchmarks/quickstart.py`."""
 
+SEGMENT, FIXED_BATCHES, OVERHEAD_BAR = 100, 4, 1.02
 FASTER_BAR, RATE_BAR, WAITING_BAR, MEMORY_MB, MEMORY_BAR = 5.0, 0.3, 0.03, 1024, 1.1
 
 _CHILD = """
@@ -116,6 +123,104 @@ def forcing_rows(stores: Path, repeats: int) -> list[dict]:
     return rows
 
 
+def overhead_rows(stores: Path, repeats: int) -> list[dict]:
+    """The quickstart's training loop against its compiled program alone, segments of each in turns, one process.
+
+    Checkpoints and validation, which the loop makes every few hundred updates, are not among the segments.
+    """
+    config = load_config("quickstart")
+    spec = specification(config)
+    updates = (repeats + 1) * SEGMENT
+    settings = config.training.model_copy(
+        update={
+            "stages": [RolloutStage(steps=1, updates=updates, learning_rate=1e-4)],
+            "validate_every": updates,
+            "checkpoint_every": updates,
+        }
+    )
+    turns = _Turns()
+
+    def update(trainer: Trainer, state: TrainState, batch: Batch, original: Callable = Trainer.update) -> tuple:
+        turns.before_update(trainer, state, batch, original)
+        return original(trainer, state, batch)
+
+    def following(loader: Loader, original: Callable = Loader.__next__) -> Batch:
+        waited = loader.wait_seconds
+        batch = original(loader)
+        turns.waited += loader.wait_seconds - waited
+        return batch
+
+    def source(period: str, steps: int) -> WindowSource:
+        return windows(stores, "32x64x15", steps, clock=True, empty=period != "train")
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mock.patch.object(Trainer, "update", update),
+        mock.patch.object(Loader, "__next__", following),
+    ):
+        train(
+            spec.build(settings.seed),
+            spec,
+            source,
+            loss_weights(spec.grid.latitude_weights(), np.ones(len(spec.layout.fields))),
+            settings,
+            Path(scratch) / "checkpoints",
+            tensorboard=Path(scratch) / "tensorboard",
+            memory_mb=config.execution.loader_memory_mb,
+        )
+    rows = []
+    for kind, unit in enumerate(("ms", "ms CPU")):
+        loop, alone = (1e3 * statistics.median(turn[kind] for turn in taken) for taken in (turns.loop, turns.alone))
+        rows.append(row("update in the loop, over the program alone", loop, unit, alone, OVERHEAD_BAR))
+    waited = statistics.median(turn[2] / turn[0] for turn in turns.loop)
+    rows.append(row("waiting for data in the loop", waited, "of time", 1.0, WAITING_BAR))
+    return rows
+
+
+class _Turns:
+    """Interrupts a training every `SEGMENT` updates to call its program as often on a few batches.
+
+    Attributes:
+        loop: wall, processor and waiting seconds of an update in each segment of the loop but the first.
+        alone: wall and processor seconds of a call of the program in each segment between.
+        waited: seconds that the loop has waited for data, in all.
+    """
+
+    def __init__(self) -> None:
+        self.loop: list[tuple[float, float, float]] = []
+        self.alone: list[tuple[float, float]] = []
+        self.waited = 0.0
+        self._count, self._began = 0, (0.0, 0.0, 0.0)
+        self._batches: list[Batch] = []
+        self._state: TrainState | None = None
+
+    def before_update(self, trainer: Trainer, state: TrainState, batch: Batch, call: Callable) -> None:
+        """Take a turn where one is due."""
+        if len(self._batches) < FIXED_BATCHES:
+            self._batches.append(batch)
+        if self._count and self._count % SEGMENT == 0:
+            jax.block_until_ready(state)
+            now = self._now()
+            if self._count > SEGMENT:
+                self.loop.append(tuple((end - start) / SEGMENT for end, start in zip(now, self._began, strict=True)))
+            self._call(trainer, state, call)
+            self._began = self._now()
+        self._count += 1
+
+    def _call(self, trainer: Trainer, state: TrainState, call: Callable) -> None:
+        alone = jax.tree.map(jnp.copy, state) if self._state is None else self._state
+        jax.block_until_ready(alone)
+        began = self._now()
+        for number in range(SEGMENT):
+            alone, _ = call(trainer, alone, self._batches[number % FIXED_BATCHES])
+        jax.block_until_ready(alone)
+        self.alone.append(tuple((end - start) / SEGMENT for end, start in zip(self._now()[:2], began[:2], strict=True)))
+        self._state = alone
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.process_time(), self.waited
+
+
 def device_forcings(grid: Grid) -> Callable[[np.ndarray], jax.Array]:
     """Return `forcing_fields` with radiation and clock, computed by a compiled program from a few numbers a time."""
     latitude, longitude = (jnp.asarray(np.deg2rad(axis), jnp.float32) for axis in (grid.latitude, grid.longitude))
@@ -148,18 +253,18 @@ def device_forcings(grid: Grid) -> Callable[[np.ndarray], jax.Array]:
     return of
 
 
-def windows(stores: Path, name: str, steps: int) -> WindowSource:
-    """Return all windows of a store, with radiation as forcing."""
+def windows(stores: Path, name: str, steps: int, *, clock: bool = False, empty: bool = False) -> WindowSource:
+    """Return all windows of a store, or none, with radiation as forcing, or radiation and clock."""
     nlat, nlon, variables, levels, count, _ = SHAPES[name]
     grid = Grid.equiangular(nlat, nlon, poles=False)
     times = _times(count)
     return WindowSource(
         StateReader(training_store(stores, name), StateLayout(tuple(variables), tuple(levels)), memory_mb=0),
         times,
-        window_starts(times, np.ones(count, bool), 1 + steps, STEP, None),
+        window_starts(times, np.full(count, not empty), 1 + steps, STEP, None),
         input_steps=1,
         steps=steps,
-        forcing=lambda times: forcing_fields(times, grid, solar=True, clock=False),
+        forcing=lambda times: forcing_fields(times, grid, solar=True, clock=clock),
     )
 
 
@@ -267,6 +372,7 @@ def _status(key: str) -> int:
 
 
 SECTIONS: dict[str, Callable[[Path, int], list[dict]]] = {
+    "overhead": overhead_rows,
     "loader": loader_rows,
     "forcings": forcing_rows,
 }

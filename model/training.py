@@ -125,6 +125,7 @@ class Trainer:
         weight_decay: float,
         clip_norm: float,
         ema_decay: float,
+        nesterov: bool = False,
         accumulate: int = 1,
         mesh: Mesh | None = None,
     ) -> None:
@@ -134,6 +135,8 @@ class Trainer:
             model: built with `mesh`; to run on it (not to compile for it), its arrays and `weights` must be `replicated`.
             schedule: learning rate by number of updates made in this stage.
             ema_decay: of the moving average; 0 makes it equal to the parameters.
+            nesterov: take AdamW's step from where the momentum leads (NAdam: Dozat 2016, Incorporating Nesterov Momentum
+                into Adam).
             accumulate: parts of a batch whose gradients are averaged for an update, one after the other.
             mesh: devices that share the work; batches are split over them as `model.sharding.STATES` says.
         """
@@ -152,6 +155,7 @@ class Trainer:
                 schedule,
                 b2=beta2,
                 weight_decay=weight_decay,
+                nesterov=nesterov,
                 mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
             ),
         )

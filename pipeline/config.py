@@ -251,6 +251,7 @@ class TrainingConfig(Section):
     batch_size: PositiveInt = Field(2, description="windows of an update, over all devices")
     seed: int = Field(0, description="of the initial parameters and the order of windows")
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="of each stage's updates")
+    optimizer: Literal["adamw", "nadamw"] = Field("adamw", description="nadamw: with Nesterov momentum")
     beta2: Annotated[float, Field(gt=0, lt=1)] = Field(0.99, description="decay of AdamW's second moments")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="decoupled, of AdamW")
     clip_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient; it is scaled down")

@@ -92,6 +92,7 @@ def configured_trainer(
         weights,
         learning_rate_schedule(stage.learning_rate, stage.updates, settings.warmup_fraction),
         beta2=settings.beta2,
+        nesterov=settings.optimizer == "nadamw",
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
         ema_decay=settings.ema_decay,

@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.training.layout import StateLayout
 __all__ = ["StateReader", "WindowSource", "window_starts"]
 
 _GROUP_BYTES = 64_000_000
+_ALIGNMENT = 64
 _FORCING_TEMPORARIES = 8
 """Fields that computing the solar radiation of one time holds at once, at most."""
 
@@ -176,9 +178,7 @@ class WindowSource:
         starts = self._starts[np.asarray(indices, int)]
         rows = range(self.shapes.states[-2])[latitudes]
         latitudes = slice(rows.start, rows.stop)
-        states, forcings = (
-            np.empty((len(starts), *shape[:2], len(rows), shape[3]), np.float32) for shape in self.shapes
-        )
+        states, forcings = (_aligned((len(starts), *shape[:2], len(rows), shape[3])) for shape in self.shapes)
         size, first = self._group, self._input_steps - 1
         for begin in range(0, len(starts), size):
             group = starts[begin : begin + size]
@@ -211,3 +211,11 @@ class WindowSource:
         other = copy.copy(self)
         other._reader = self._reader.with_cache(cache_bytes)
         return other
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an uninitialised float32 array that JAX hands to a program on CPUs without a copy."""
+    size = prod(shape)
+    raw = np.empty(size + _ALIGNMENT // 4, np.float32)
+    first = -raw.ctypes.data % _ALIGNMENT // 4
+    return raw[first : first + size].reshape(shape)

@@ -73,6 +73,27 @@ def test_learning_lowers_the_loss_and_average_follows(model):
     assert float(trainer.loss(state.ema, state.statistics, batch)) < 0.1 * first
 
 
+def test_first_update_with_nesterov_momentum_is_the_closed_form(model):
+    options = {**OPTIONS, "clip_norm": 1e9, "nesterov": True}
+    trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **options)
+    start, batch = jax.tree.map(np.asarray, nnx.state(model, nnx.Param)), waves(1)
+    graph, _, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params: nnx.State) -> jax.Array:
+        return rollout_loss(nnx.merge(graph, params, rest), batch, WEIGHTS)
+
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(start)
+    state, _ = trainer.update(trainer.init(start), batch)
+    # Dozat (2016), with b = 0.9: the first moment m = (1 - b) g of a gradient g enters as b m / (1 - b**2) + g, and the
+    # second, without its bias, is g**2.
+    ahead = 0.9 * 0.1 / (1 - 0.9**2) + 1
+    for got, old, g in zip(*map(jax.tree.leaves, (state.params, start, gradient)), strict=True):
+        clear = np.abs(g) > 1e-5
+        decay = 0.01 * old if g.ndim > 1 else 0.0
+        expected = old - 1e-2 * (ahead * np.sign(g) + decay)
+        np.testing.assert_allclose(np.asarray(got)[clear], expected[clear], atol=5e-5)
+
+
 def test_average_is_the_recursion(model):
     trainer = Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **OPTIONS)
     state, batch = trainer.init(nnx.state(model, nnx.Param)), waves(1)
@@ -129,6 +150,55 @@ def test_remat_changes_no_gradient(model):
 
     for a, b in zip(jax.tree.leaves(gradient(True)), jax.tree.leaves(gradient(False)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_remat_changes_nothing_that_is_observed(steps):
+    inputs = 2
+    model = Forecaster(
+        NetworkConfig((Level(4, 2, 2, 1),)),
+        GRID,
+        Channels((2,), (0,), (1,)),
+        Normalisation(np.zeros(3), np.ones(3), np.full(3, 0.5)),
+        np.zeros((0, *GRID.shape)),
+        forcings=1,
+        input_steps=inputs,
+        rngs=nnx.Rngs(0),
+    )
+    rng = np.random.default_rng(0)
+    # The decoder starts at zero, and then most gradients are zero.
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype("f4"), params)
+    history = waves(inputs - 1).states[:, ::-1]
+    forcings = jnp.asarray(rng.normal(size=(2, steps, 1, *GRID.shape)), jnp.float32)
+    # Of every state another sum: what belongs to which step must not be mixed up.
+    weights = jnp.asarray(rng.normal(size=(steps, *history.shape[2:])), jnp.float32)
+
+    def observed(remat: bool) -> list[jax.Array]:
+        def total(params, history):
+            merged = nnx.merge(graph, params, rest)
+            merged.remat = remat
+            seen = merged.observe(history, forcings, lambda state, step: (state, jnp.mean(state**2 * weights[step])))
+            return jnp.sum(seen[1]), seen
+
+        gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+        (_, (states, measured)), gradients = gradient(params, history)
+        return [states, measured, *jax.tree.leaves(gradients)]
+
+    kept, recomputed = observed(False), observed(True)
+    for got, expected in zip(recomputed, kept, strict=True):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
+    states, measured = kept[:2]
+    assert states.shape == (steps, *history[:, 0].shape)
+    step = jax.jit(lambda *arguments: nnx.merge(graph, params, rest).step(*arguments), compiler_options=QUICK)
+    for number in range(steps):
+        state = step(history, forcings[:, number])
+        np.testing.assert_allclose(states[number], state, rtol=1e-4, atol=1e-5)
+        history = jnp.stack([state, history[:, 0]], axis=1)
+    np.testing.assert_allclose(
+        measured, jnp.mean(states**2 * weights[:, None], axis=(1, 2, 3, 4)), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_schedule():

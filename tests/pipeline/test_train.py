@@ -134,6 +134,21 @@ def test_resumed_training_equals_uninterrupted(
     assert events(run) == events(trained)
 
 
+def test_resumed_training_by_nadamw_equals_uninterrupted(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = ("training.optimizer=nadamw", "training.stages=[{steps: 1, updates: 6, learning_rate: 0.003}]")
+    runs = [make_run(tmp_path / name, *options) for name in ("plain", "resumed")]
+    train.run_stage(runs[0], "f", {})
+    train_with_a_stop(runs[1], 3, monkeypatch)
+    plain, resumed = (checkpoint(run, 6) for run in runs)
+    jax.tree.map(np.testing.assert_array_equal, resumed, plain)
+    # Of the first update AdamW has the same loss, and of the sixth another.
+    losses, others = (
+        [event["loss"] for event in events(run) if event["event"] == "train"] for run in (runs[0], trained)
+    )
+    assert losses[0] == others[0]
+    assert losses[1] != others[1]
+
+
 def test_a_signal_saves_and_leaves_with_a_status_that_says_try_again(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -83,6 +84,12 @@ def test_a_window_holds_the_states_and_the_forcing_of_each_step(store: Path):
     np.testing.assert_array_equal(batch.states[:, 2], dataset["10m_u_component_of_wind"][start : start + 4])
     # The first step starts from the last input state.
     assert batch.forcings[:, 0, 0, 0].tolist() == TIMES[start + 1 : start + 3].astype("M8[h]").astype("f4").tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_batches_are_handed_to_programs_on_cpus_without_a_copy(store: Path, count: int):
+    for values in source(store).read(range(count)):
+        assert np.shares_memory(np.asarray(jax.device_put(values, jax.devices("cpu")[0])), values)
 
 
 def test_layout_puts_winds_together():
