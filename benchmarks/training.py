@@ -168,11 +168,15 @@ def overhead_rows(stores: Path, repeats: int) -> list[dict]:
             tensorboard=Path(scratch) / "tensorboard",
             memory_mb=config.execution.loader_memory_mb,
         )
-    rows = []
-    for kind, unit in enumerate(("ms", "ms CPU")):
+    rows, middle = [], {}
+    # Processor time holds the loader's reading, which is measured on its own.
+    for kind, (unit, bar) in enumerate((("ms", OVERHEAD_BAR), ("ms CPU", None), ("ms CPU of its thread", None))):
         loop, alone = (1e3 * statistics.median(turn[kind] for turn in taken) for taken in (turns.loop, turns.alone))
-        rows.append(row("update in the loop, over the program alone", loop, unit, alone, OVERHEAD_BAR))
-    waited = statistics.median(turn[2] / turn[0] for turn in turns.loop)
+        middle[kind] = loop, alone
+        rows.append(row("update in the loop, over the program alone", loop, unit, alone, bar))
+    own = middle[2][0] - middle[2][1]
+    rows.append(row("the loop's own work, of the program alone", own, "ms CPU", middle[1][1], OVERHEAD_BAR - 1.0))
+    waited = statistics.median(turn[3] / turn[0] for turn in turns.loop)
     rows.append(row("waiting for data in the loop", waited, "of time", 1.0, WAITING_BAR))
     return rows
 
@@ -181,16 +185,17 @@ class _Turns:
     """Interrupts a training every `SEGMENT` updates to call its program as often on a few batches.
 
     Attributes:
-        loop: wall, processor and waiting seconds of an update in each segment of the loop but the first.
-        alone: wall and processor seconds of a call of the program in each segment between.
+        loop: seconds of an update in each segment of the loop but the first: wall, processor, that of the loop's thread,
+            and waiting for data.
+        alone: the same of a call of the program in each segment between, which waits for none.
         waited: seconds that the loop has waited for data, in all.
     """
 
     def __init__(self) -> None:
-        self.loop: list[tuple[float, float, float]] = []
-        self.alone: list[tuple[float, float]] = []
+        self.loop: list[tuple[float, ...]] = []
+        self.alone: list[tuple[float, ...]] = []
         self.waited = 0.0
-        self._count, self._began = 0, (0.0, 0.0, 0.0)
+        self._count, self._began = 0, (0.0,) * 4
         self._batches: list[Batch] = []
         self._state: TrainState | None = None
 
@@ -214,11 +219,11 @@ class _Turns:
         for number in range(SEGMENT):
             alone, _ = call(trainer, alone, self._batches[number % FIXED_BATCHES])
         jax.block_until_ready(alone)
-        self.alone.append(tuple((end - start) / SEGMENT for end, start in zip(self._now()[:2], began[:2], strict=True)))
+        self.alone.append(tuple((end - start) / SEGMENT for end, start in zip(self._now(), began, strict=True)))
         self._state = alone
 
-    def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), time.process_time(), self.waited
+    def _now(self) -> tuple[float, ...]:
+        return time.perf_counter(), time.process_time(), time.thread_time(), self.waited
 
 
 def device_forcings(grid: Grid) -> Callable[[np.ndarray], jax.Array]:
