@@ -32,7 +32,8 @@ import xarray as xr
 from common import main, row
 
 from model.training import Batch, Trainer, TrainState, loss_weights
-from pipeline.config import RolloutStage, load_config
+from pipeline.config import RolloutStage
+from pipeline.config_files import load_config
 from pipeline.planning.programs import specification
 from pipeline.training.curriculum import train
 from pipeline.training.layout import StateLayout
