@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model.filters import Features
-from pipeline.config import load_config
+from pipeline.config_files import load_config
 from pipeline.training.layout import StateLayout
 from transforms.forcings import forcing_names
 
