@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -200,7 +201,7 @@ def score(
     Args:
         workers: threads; by default as many as there are processors, up to four.
         beam_options: of an Apache Beam job that does the work instead.
-        folder: for what a Beam job leaves on the way.
+        folder: for what a Beam job leaves on the way, which its workers must see; a temporary one by default.
 
     Returns:
         For each system a dataset with one variable per field, and one per wind vector, axes (metric, region, lead_time,
@@ -213,10 +214,11 @@ def score(
     """
     scorer = Scorer(request)
     pieces: dict[str, list[xr.Dataset]] = {system: [] for system in request.systems}
-    for number, portion in enumerate(scorer.portions()):
-        tally = _tally(scorer, portion, workers, beam_options, (folder or Path()) / str(number))
-        for system, found in pieces.items():
-            found.append(result_of(scorer, system, tally, portion))
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, portion in enumerate(scorer.portions()):
+            tally = _tally(scorer, portion, workers, beam_options, Path(folder or scratch) / str(number))
+            for system, found in pieces.items():
+                found.append(result_of(scorer, system, tally, portion))
     return {
         system: _described(scorer, system, _joined(scorer, found), fingerprint, inputs)
         for system, found in pieces.items()

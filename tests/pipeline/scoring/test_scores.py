@@ -300,3 +300,10 @@ def test_official_ensembles_and_seeps(reference, reference_stores, name, stores,
     paths = [reference_stores(store.split("/")[0]).parent / f"{store}.zarr" for store in stores]
     request = Request(*map(str, paths), metrics=tuple(official.metric.values), regions=tuple(official.region.values))
     assert_official(one(request), official)
+
+
+def test_a_beam_job_leaves_nothing_behind(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = written.request(metrics=("mse",))
+    xr.testing.assert_equal(one(request, beam_options=["--runner=DirectRunner"]), one(request))
+    assert list(tmp_path.iterdir()) == []
