@@ -5,6 +5,7 @@ A block is read once and all forecasts of it are scored: the model, the baseline
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,7 @@ _CASE_BYTES = 4e6
 """Of one initial time: what is made of it takes some ten times as much."""
 
 
+_SKILL_STATISTICS = ("squared_error", "crps")
 _PORTION_BYTES = 128e6
 """Sums held at once, where they are many."""
 
@@ -133,32 +135,41 @@ class Scorer:
         scored: dict[tuple[str, str], np.ndarray] = {}
         for system in request.computed:
             case = reading.comparison(system, names, row)
-            wanted = request.statistics_of(system, names[0], vector=len(names) > 1)
+            vector = len(names) > 1
+            wanted = request.statistics_of(system, names[0], vector=vector)
             included = samples.included_for(system)[time, leads]
             for name in wanted:
                 values = self._values(name, case)
                 scored[system, name] = values
                 average = RunningMean.of(values, included, skipna=request.skipna)
                 tally.average(Average(system, field, name, leads.start, slot), average)
-            if request.average == "mean":
-                for name in self.skill_statistics(vector=len(names) > 1) if request.against else ():
-                    if (system, name) not in scored:
-                        scored[system, name] = self._values(name, case)
-        if request.average != "mean":
-            return
-        for system in request.systems:
-            for baseline in request.against:
-                for name in self.skill_statistics(vector=len(names) > 1) if system != baseline else ():
-                    included = samples.included_for(system) & samples.included_for(baseline)
-                    sums = paired(
-                        scored[system, name], scored[baseline, name], included[time, leads], skipna=request.skipna
-                    )
-                    key = Pair(system, baseline, field, name, leads.start, int(self._blocks[time]))
-                    tally.pair(key, sums)
+            for name in self._skill_statistics(vector=vector):
+                if (system, name) not in scored:
+                    scored[system, name] = self._values(name, case)
+        if request.average == "mean":
+            self._pair(tally, scored, field, leads, time)
 
-    def skill_statistics(self, *, vector: bool) -> tuple[str, ...]:
-        """Return the statistics whose averages skill is made of."""
-        return ("squared_error", "crps") if self.stores.members and not vector else ("squared_error",)
+    def _pair(
+        self, tally: Tally, scored: dict[tuple[str, str], np.ndarray], field: str, leads: slice, time: int
+    ) -> None:
+        """Take in the scores of one initial time beside those of each baseline, for skill."""
+        request, samples = self.request, self.stores.samples
+        block = int(self._blocks[time])
+        for system, baseline in itertools.product(request.systems, request.against):
+            if system == baseline:
+                continue
+            included = (samples.included_for(system) & samples.included_for(baseline))[time, leads]
+            for name in _SKILL_STATISTICS:
+                if (system, name) in scored and (baseline, name) in scored:
+                    own, other = scored[system, name], scored[baseline, name]
+                    sums = paired(own, other, included, skipna=request.skipna)
+                    tally.pair(Pair(system, baseline, field, name, leads.start, block), sums)
+
+    def _skill_statistics(self, *, vector: bool) -> tuple[str, ...]:
+        """Return the statistics whose averages skill is made of: of ensembles the CRPS as well, which winds have not."""
+        if not self.request.against or self.request.average != "mean":
+            return ()
+        return _SKILL_STATISTICS if self.stores.members and not vector else _SKILL_STATISTICS[:1]
 
     def _values(self, name: str, case: Comparison) -> np.ndarray:
         statistic = STATISTICS[name]
