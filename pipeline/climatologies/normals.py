@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipeline.stores.reading import fields_of, grid_of, open_store, read_times
+from pipeline.stores.reading import fields_of, grid_of, on_levels, open_store, read_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.timeaxis import time_text
@@ -40,7 +40,12 @@ class Normals:
             )
         if not np.array_equal(dataset.dayofyear.values, np.arange(1, 367)):
             raise InputError("climatology: dayofyear: expected 1 to 366.")
-        self._fields = {name: _on_levels(dataset[name], levels) for name in names}
+        self._fields = {
+            name: on_levels(dataset[name], levels, f"climatology: {name}")
+            if "level" in dataset[name].dims
+            else dataset[name]
+            for name in names
+        }
         self._hours = dataset.hour.values.astype(int)
 
     def check(self, times: np.ndarray) -> None:
@@ -77,13 +82,3 @@ def climatology_at(field: xr.DataArray, times: np.ndarray) -> np.ndarray:
         of_hour = field.isel(hour=int(np.flatnonzero(field.hour.values == hour)[0]))
         values[own] = read_times(of_hour, days, axis="dayofyear")[inverse]
     return values
-
-
-def _on_levels(field: xr.DataArray, levels: Sequence[float]) -> xr.DataArray:
-    if "level" not in field.dims or field.level.values.tolist() == list(levels):
-        return field
-    has = field.level.values.tolist()
-    lacking = [level for level in levels if level not in has]
-    if lacking:
-        raise InputError(f"climatology: {field.name}: level {lacking[0]:g} hPa is missing; it has {has}.")
-    return field.isel(level=[has.index(level) for level in levels])

@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 import xarray as xr
 
+from pipeline.stores.reading import on_levels
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.layout import StateLayout
 from transforms.errors import InputError
@@ -90,14 +91,7 @@ class InitialStates:
                 raise InputError(f"{name}: missing; {path} has {', '.join(map(str, dataset.data_vars))}.")
             field = dataset[name]
             if "level" in field.dims:
-                lacking = [level for level in layout.levels if level not in field.level.values]
-                if lacking:
-                    raise InputError(
-                        f"{name}: level {lacking[0]} hPa is missing; {path} has "
-                        f"{', '.join(f'{level:g}' for level in field.level.values)}."
-                    )
-                if field.level.values.tolist() != list(layout.levels):
-                    field = field.isel(level=[field.level.values.tolist().index(level) for level in layout.levels])
+                field = on_levels(field, layout.levels, f"{path}: {name}")
             self._fields.append(field)
 
     def read(self, positions: np.ndarray) -> np.ndarray:

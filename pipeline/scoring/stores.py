@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from pipeline.scoring.request import Request
-from pipeline.stores.reading import fields_of, grid_of, open_store, valid_times
+from pipeline.stores.reading import fields_of, grid_of, on_levels, open_store, valid_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.metrics import METRICS, vector_name
@@ -106,7 +106,8 @@ def open_stores(request: Request) -> Stores:
     """
     model = _cut(_open_forecast(request.forecast, "forecast"), request, "forecast")
     names = _chosen(model, request)
-    model = _of_levels(model, request.levels, "forecast")
+    if request.levels is not None:
+        model = on_levels(model, request.levels, "forecast")
     forecasts = {"model": model}
     for name, path in request.others.items():
         other = _cut(_open_forecast(path, name), request, name)
@@ -209,19 +210,13 @@ def _fitting(
                 f"{name}: is in {theirs} in the {what}, but in {ours} in the forecast. Convert one of them: "
                 f"`spherecast regrid --units {name}=UNITS` says what a source is in."
             )
-    leveled = any("level" in forecast[name].dims for name in names)
-    return _of_levels(store, forecast.level.values.tolist() if leveled else None, what)
+    return _on_levels_of(forecast, store, names, what)
 
 
-def _of_levels(store: xr.Dataset, wanted: Sequence[float] | None, what: str) -> xr.Dataset:
-    if wanted is None:
+def _on_levels_of(forecast: xr.Dataset, store: xr.Dataset, names: Sequence[str], what: str) -> xr.Dataset:
+    if not any("level" in forecast[name].dims for name in names):
         return store
-    levels = store.level.values.tolist() if "level" in store.coords else []
-    lacking = [level for level in wanted if level not in levels]
-    if lacking:
-        raise InputError(f"{what}: level {lacking[0]:g} hPa is missing; it has {levels}.")
-    positions = [levels.index(level) for level in wanted]
-    return store if list(wanted) == levels else store.isel(level=positions)
+    return on_levels(store, forecast.level.values.tolist(), what)
 
 
 def _climatology(request: Request, model: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
@@ -239,8 +234,7 @@ def _climatology(request: Request, model: xr.Dataset, names: Sequence[str]) -> x
         hours = ("hour",) if "hour" in store.dims else ()  # One a day holds at every hour.
         store = _fitting(store, model, names, (*hours, "dayofyear"), "climatology")
     else:
-        leveled = any("level" in model[name].dims for name in names)
-        store = _of_levels(store, model.level.values.tolist() if leveled else None, "climatology")
+        store = _on_levels_of(model, store, names, "climatology")
         if not grid_of(model).matches(grid_of(store)):
             raise InputError(f"climatology: is on {grid_of(store)}, but the forecast on {grid_of(model)}. Regrid it.")
     if "quantiles" in needs:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -30,6 +30,7 @@ __all__ = [
     "fields_of",
     "fields_over_time",
     "grid_of",
+    "on_levels",
     "open_store",
     "period_of",
     "read_times",
@@ -37,6 +38,7 @@ __all__ = [
     "valid_times",
 ]
 
+_Leveled = TypeVar("_Leveled", xr.Dataset, xr.DataArray)
 _ORDER = ("hour", "dayofyear", "time", "prediction_timedelta", "lead_time", "number", "level", "latitude", "longitude")
 _HOLE = 16  # Positions it is cheaper to read and drop than to start another read for.
 _ALIASES = {"lat": "latitude", "lon": "longitude", "isobaricInhPa": "level", "pressure_level": "level"}
@@ -172,6 +174,24 @@ def fields_over_time(source: str | Path) -> tuple[str, xr.Dataset, list[str]]:
     if not names:
         raise InputError(f"{path}: expected variables over time, latitude and longitude, got {list(dataset)}.")
     return path, dataset, names
+
+
+def on_levels(store: _Leveled, levels: Sequence[float], what: str) -> _Leveled:
+    """Return a store, or a field with an axis level, on these levels, hPa, in this order. Lazy.
+
+    Args:
+        what: the store to the caller, for messages.
+
+    Raises:
+        InputError: a level is missing.
+    """
+    has = store.level.values.tolist() if "level" in store.coords else []
+    lacking = [level for level in levels if level not in has]
+    if lacking:
+        raise InputError(
+            f"{what}: level {lacking[0]:g} hPa is missing; it has {has}. Leave it out, or give another store."
+        )
+    return store if list(levels) == has else store.isel(level=[has.index(level) for level in levels])
 
 
 def period_of(times: np.ndarray) -> list[str]:
