@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -89,6 +90,8 @@ def start_runner(fresh) -> Iterator[Callable[..., subprocess.Popen]]:
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, **environment},
+            # A shell starts what runs in the background deaf to interrupts, tests included.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
