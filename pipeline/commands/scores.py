@@ -162,6 +162,8 @@ def score(
             baselines.append(name)
         else:
             label = Path(name.rstrip("/")).stem
+            if label in baselines:
+                raise InputError(f"--against {name}: another baseline is called {label} too. Rename one of the stores.")
             baselines.append(label)
             others[label] = name
     stores = [forecast, truth, *([climatology] if climatology else []), *others.values()]

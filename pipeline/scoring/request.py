@@ -114,6 +114,9 @@ class Request:
             InputError: an unknown metric, system or baseline, or something that another option needs.
         """
         require_metrics(self.metrics)
+        taken = [name for name in ("model", *BASELINES) if name in self.others]
+        if taken:
+            raise InputError(f"{taken[0]!r}: names a forecast of its own here. Give the other store another name.")
         known = ("model", *BASELINES, *self.others)
         for name in (*self.systems, *self.against):
             if name not in known:

@@ -104,6 +104,7 @@ def test_workers_and_runners(say):
         (("--leads", "x"), "--leads 'x': expected lead times"),
         (("--initial-times", "x"), "--initial-times 'x': expected dates"),
         (("--metrics", "nse"), "metric 'nse': not known"),
+        (("--against", "a/x.zarr", "--against", "b/x.zarr"), "--against b/x.zarr: another baseline is called x too"),
         (("--backend", "weatherbench2"), "weatherbench2 is not installed"),
         (("--", "--direct_num_workers=2"), "options of a runner need --runner"),
     ],

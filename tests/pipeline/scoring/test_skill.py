@@ -80,6 +80,7 @@ def test_maps_of_skill(written):
         ({"metrics": ("rms",)}, "metric 'rms': not known; known are rmse, mse"),
         ({"systems": ("best",)}, "'best': no such forecast; known are model, persistence, climatology"),
         ({"against": ("other",)}, "'other': no such forecast"),
+        ({"others": {"model": "a.zarr"}}, "'model': names a forecast of its own here"),
         ({"metrics": ("brier_score",)}, "brier_score: needs quantiles"),
         ({"metrics": ("brier_score",), "quantiles": (0.7, 0.3)}, "quantiles: got .* expected ascending levels"),
         ({"metrics": ("brier_score",), "quantiles": (0.5,)}, "quantiles: 0.5 is not in the climatology, which has"),
