@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import train
 from pipeline.artefacts import read_description
 from pipeline.runs import Run
 from tests.dags.test_cli import invoke
-from tests.pipeline.test_train import make_run
+from tests.pipeline.test_train import make_trained_run
 
 HOUR = np.timedelta64(1, "h")
 TIMES = ("--initial-times", "2001-02-01:2001-02-02:12h")
@@ -21,13 +20,7 @@ TIMES = ("--initial-times", "2001-02-01:2001-02-02:12h")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = make_run(
-        tmp_path_factory.mktemp("trained") / "run",
-        "training.stages=[{steps: 1, updates: 4, learning_rate: 0.003}]",
-        "forecast.every_hours=48",
-    )
-    train.run_stage(run, "f", {"regrid": "t"})
-    return run
+    return make_trained_run(tmp_path_factory.mktemp("trained") / "run", "forecast.every_hours=48")
 
 
 @pytest.fixture

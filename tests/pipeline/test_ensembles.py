@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import train
 from pipeline.artefacts import read_description
 from pipeline.config import PerturbationConfig
 from pipeline.forecast import forecast_store
@@ -21,7 +20,7 @@ from pipeline.runs import Run
 from pipeline.stores.objects import Objects
 from pipeline.stores.writing import verify_store
 from pipeline.training.checkpoints import Choice, ForecasterSpec
-from tests.pipeline.test_train import make_run
+from tests.pipeline.test_train import make_trained_run
 from transforms.errors import InputError
 from transforms.selections import parse_times
 
@@ -32,13 +31,7 @@ WINDS = ("u_component_of_wind", "v_component_of_wind")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = make_run(
-        tmp_path_factory.mktemp("trained") / "run",
-        "training.stages=[{steps: 1, updates: 4, learning_rate: 0.003}]",
-        "model.input_steps=2",
-    )
-    train.run_stage(run, "f", {"regrid": "t"})
-    return run
+    return make_trained_run(tmp_path_factory.mktemp("trained") / "run", "model.input_steps=2")
 
 
 @pytest.fixture(scope="module")

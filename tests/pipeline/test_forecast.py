@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline import train
 from pipeline.artefacts import read_description
 from pipeline.forecast import forecast_store
 from pipeline.forecasting import rollout_blocks
@@ -24,7 +23,7 @@ from pipeline.forecasting import writing as forecast_writing
 from pipeline.runs import Run
 from pipeline.stores.objects import Objects
 from pipeline.stores.writing import verify_store
-from tests.pipeline.test_train import make_run
+from tests.pipeline.test_train import make_trained_run
 from transforms.errors import InputError
 
 PERIOD = (datetime(2001, 1, 31), datetime(2001, 2, 3))
@@ -62,13 +61,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = make_run(
-        tmp_path_factory.mktemp("trained") / "run",
-        "training.stages=[{steps: 1, updates: 3, learning_rate: 0.003}]",
-        "model.input_steps=2",
-    )
-    train.run_stage(run, "f", {"regrid": "t"})
-    return run
+    return make_trained_run(tmp_path_factory.mktemp("trained") / "run", "model.input_steps=2", updates=3)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,13 @@ def make_run(directory: Path, *extra: str) -> Run:
     return run
 
 
+def make_trained_run(path: Path, *overrides: str, updates: int = 4) -> Run:
+    """Return a run with checkpoints of a few updates."""
+    run = make_run(path, f"training.stages=[{{steps: 1, updates: {updates}, learning_rate: 0.003}}]", *overrides)
+    train.run_stage(run, "f", {"regrid": "t"})
+    return run
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = make_run(tmp_path_factory.mktemp("trained") / "run")
