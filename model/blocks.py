@@ -20,7 +20,10 @@ from model.harmonics import Transform
 from model.normalisation import NORMALISATIONS, SpectralBatchNorm, SpectralNorm
 from model.sharding import NODAL, WHOLE, on_shards
 
-__all__ = ["ENCODED", "Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
+__all__ = ["ENCODED", "NONLINEARITIES", "Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
+
+NONLINEARITIES = ("phase_collapse", "gelu", "magnitude")
+"""Kinds of `PointwiseNonlinearity`."""
 
 _SMOOTHING = 0.25
 """Added to squares under the root of a modulus, in units of the features' variance. The kink of a modulus has degrees
@@ -58,7 +61,10 @@ class PointwiseNonlinearity(nnx.Module):
     Scalars take part in the phase collapse ``s <- W1 s + W2 |x| + b`` (Esteves et al. 2023, eq. 8; Guth et al. 2021),
     x being all scalars and vectors, or pass ``gelu(W1 s + W2 |v| + b)``. The modulus is rounded off at zero:
     ``|x| = sqrt(x . x + 1 / 4)``. Vectors keep their direction and are scaled by a sigmoid gate of the new scalars, or of
-    their lengths where there are no scalars.
+    their lengths where there are no scalars; without a gate, as in the paper, they pass as they are.
+
+    Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and their modulus becomes
+    ``relu(|x| + b)`` (Worrall et al. 2017, Harmonic Networks), with an offset for every channel and no gate.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class PointwiseNonlinearity(nnx.Module):
         vectors: int,
         *,
         kind: str,
+        gate: bool = True,
         dtype: Any = jnp.float32,
         mesh: Mesh | None = None,
         rngs: nnx.Rngs,
@@ -74,18 +81,23 @@ class PointwiseNonlinearity(nnx.Module):
         """Initialise matrices with variance one over the number of incoming channels, and offsets with zero.
 
         Args:
-            kind: ``phase_collapse`` or ``gelu``.
+            kind: ``phase_collapse``, ``gelu`` or ``magnitude``.
+            gate: scale vectors; not of the kind ``magnitude``.
             dtype: of the computation, whose products accumulate in float32; parameters are float32.
             mesh: that of the transforms around the nonlinearity.
         """
-        if kind not in ("phase_collapse", "gelu"):
-            raise ValueError(f"nonlinearity: got {kind!r}, expected 'phase_collapse' or 'gelu'")
+        if kind not in NONLINEARITIES:
+            raise ValueError(f"nonlinearity: got {kind!r}, expected one of {', '.join(NONLINEARITIES)}")
         self.kind, self.mesh = kind, mesh
+        if kind == "magnitude":
+            self.offset = nnx.Param(jnp.zeros(scalars + vectors))
+            return
         moduli = scalars + vectors if kind == "phase_collapse" else vectors
         options = {"dtype": dtype, "precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
-        # Without scalars the lengths of vectors gate them; without vectors there is nothing to gate.
         self.mix = nnx.Linear(scalars + moduli, scalars, **options, rngs=rngs) if scalars else nnx.data(None)
-        self.gate = nnx.Linear(scalars or vectors, vectors, **options, rngs=rngs) if vectors else nnx.data(None)
+        # Without scalars the lengths of vectors gate them; without vectors there is nothing to gate.
+        gated = gate and vectors
+        self.gate = nnx.Linear(scalars or vectors, vectors, **options, rngs=rngs) if gated else nnx.data(None)
 
     def __call__(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Map nodal (scalars, u, v), each (longitude, latitude, batch, channel), to arrays of the same shapes."""
@@ -98,6 +110,10 @@ class PointwiseNonlinearity(nnx.Module):
 
     def _apply(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         length = jnp.sqrt(u**2 + v**2 + _SMOOTHING)
+        if self.kind == "magnitude":
+            modulus = jnp.concatenate([jnp.sqrt(scalars**2 + _SMOOTHING), length], axis=-1)
+            factor = (jax.nn.relu(modulus + self.offset[...]) / modulus).astype(scalars.dtype)
+            return scalars * factor[..., : scalars.shape[-1]], *(x * factor[..., scalars.shape[-1] :] for x in (u, v))
         if self.mix is not None and self.kind == "phase_collapse":
             modulus = jnp.sqrt(scalars**2 + _SMOOTHING)
             scalars = _at_points(self.mix, jnp.concatenate([scalars, modulus, length], axis=-1))
@@ -128,6 +144,8 @@ class ResidualBlock(nnx.Module):
         vectors: int,
         *,
         nonlinearity: str = "phase_collapse",
+        gate: bool = True,
+        residual: bool = True,
         knots: int | None = None,
         normalisation: str = "sample",
         mirror_symmetric: bool = False,
@@ -139,7 +157,8 @@ class ResidualBlock(nnx.Module):
         Args:
             transform: between the band limit and the hidden grid.
             scalars, vectors: features of input and output.
-            nonlinearity: see `PointwiseNonlinearity`.
+            nonlinearity, gate: see `PointwiseNonlinearity`.
+            residual: add the input; without it the branch alone goes on.
             knots, mirror_symmetric: see `model.filters.ZonalFilter`.
             normalisation: of the branch's input: ``sample``, ``batch`` or ``none``; see `model.normalisation`.
             scale: of the branch at the start. A small one keeps first rollouts finite, and the variance through many
@@ -155,8 +174,9 @@ class ResidualBlock(nnx.Module):
         options |= {"dtype": transform.dtype, "mesh": transform.mesh}
         self.filter_in = ZonalFilter(transform.band_limit, features, features, **options)
         self.nonlinearity = PointwiseNonlinearity(
-            scalars, vectors, kind=nonlinearity, dtype=transform.dtype, mesh=transform.mesh, rngs=rngs
+            scalars, vectors, kind=nonlinearity, gate=gate, dtype=transform.dtype, mesh=transform.mesh, rngs=rngs
         )
+        self.residual = residual
         self.filter_out = ZonalFilter(transform.band_limit, features, features, scale=scale, **options)
 
     def __call__(self, modal: jax.Array) -> jax.Array:
@@ -164,7 +184,8 @@ class ResidualBlock(nnx.Module):
         hidden = modal if self.norm is None else self.norm(modal)
         nodal = to_nodal(self.transform, self.filter_in(hidden), self.features.scalars)
         branch = self.filter_out(to_modal(self.transform, *self.nonlinearity(*nodal)))
-        return modal + branch.astype(modal.dtype)
+        branch = branch.astype(modal.dtype)
+        return modal + branch if self.residual else branch
 
 
 class Encoder(nnx.Module):

@@ -38,7 +38,8 @@ class NetworkConfig:
         hidden_grid: ``linear`` (Gauss grid of L x 2 L, L the band limit) or ``dealiased`` (3/2 as fine, so that products
             of two features are analysed exactly).
         filter_knots: see `model.layers.ZonalFilter`.
-        nonlinearity: see `model.layers.PointwiseNonlinearity`.
+        nonlinearity, vector_gate: see `model.layers.PointwiseNonlinearity`.
+        residual: whether blocks add to what enters them.
         normalisation: what residual blocks start with: ``sample``, ``batch`` or ``none``; see `model.normalisation`.
         mirror_symmetric: commute with reflections too; see `model.layers.ZonalFilter`.
         precision: of the residual branches, ``float32`` or ``bfloat16`` (products accumulate in float32). Parameters,
@@ -49,6 +50,8 @@ class NetworkConfig:
     hidden_grid: str = "linear"
     filter_knots: int | None = None
     nonlinearity: str = "phase_collapse"
+    vector_gate: bool = True
+    residual: bool = True
     normalisation: str = "sample"
     mirror_symmetric: bool = False
     precision: str = "float32"
@@ -114,9 +117,11 @@ class SphericalUNet(nnx.Module):
                     transform,
                     *features(level),
                     nonlinearity=config.nonlinearity,
+                    gate=config.vector_gate,
+                    residual=config.residual,
                     normalisation=config.normalisation,
                     # All branches together add no more than the variance that enters the first.
-                    scale=min(0.3, 1 / math.sqrt(2 * blocks_in_all)),
+                    scale=min(0.3, 1 / math.sqrt(2 * blocks_in_all)) if config.residual else 1.0,
                     **options(level),
                 )
                 for _ in range(level.blocks)

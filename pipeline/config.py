@@ -208,8 +208,13 @@ class ModelConfig(Section):
         "linear", description="Gauss grid of the nonlinearity: as many latitudes as degrees, or half as many again"
     )
     filter_knots: PositiveInt | None = Field(None, description="knots of a localised filter; null: one per degree")
-    nonlinearity: Literal["phase_collapse", "gelu"] = Field(
-        "phase_collapse", description="of scalars at every point; vectors are scaled by a sigmoid gate"
+    nonlinearity: Literal["phase_collapse", "gelu", "magnitude"] = Field(
+        "phase_collapse", description="of scalars at every point; magnitude: of the modulus of scalars and vectors"
+    )
+    vector_gate: bool = Field(True, description="scale vectors by a sigmoid of scalars; not of magnitude")
+    residual: bool = Field(True, description="blocks add to what enters them, coefficient by coefficient")
+    winds: Literal["vectors", "scalars"] = Field(
+        "vectors", description="what pairs of wind components are to the network; two scalars know no rotation"
     )
     normalisation: Literal["sample", "batch", "none"] = Field(
         "sample", description="spectral normalisation before each block: by each sample's power, the batch's, or none"

@@ -79,6 +79,8 @@ class ForecasterSpec:
             hidden_grid=self.model.hidden_grid,
             filter_knots=self.model.filter_knots,
             nonlinearity=self.model.nonlinearity,
+            vector_gate=self.model.vector_gate,
+            residual=self.model.residual,
             normalisation=self.model.normalisation,
             mirror_symmetric=self.model.mirror_symmetric,
             precision=self.model.precision,
@@ -115,11 +117,12 @@ class ForecasterSpec:
     def load(cls, directory: Path) -> ForecasterSpec:
         """Read what `save` wrote."""
         value = json.loads((directory / SPEC_FILE).read_text())
+        model = ModelConfig.model_validate(value["model"])
         return cls(
-            StateLayout(tuple(value["variables"]), tuple(value["levels"])),
+            StateLayout(tuple(value["variables"]), tuple(value["levels"]), model.winds == "vectors"),
             Grid(np.array(value["latitude"]), np.array(value["longitude"])),
             value["time_step_hours"],
-            ModelConfig.model_validate(value["model"]),
+            model,
             Normalisation(**{key: np.array(array) for key, array in value["normalisation"].items()}),
             tuple(value["statics"]),
             np.load(directory / _STATICS_FILE),

@@ -23,15 +23,17 @@ class StateLayout:
     Attributes:
         variables: prognostic variables.
         levels: pressure levels in hPa.
+        vectors: whether pairs of wind components are vectors to the network; otherwise each is a scalar.
     """
 
     variables: tuple[str, ...]
     levels: tuple[int, ...]
+    vectors: bool = True
 
     @classmethod
     def of(cls, config: Config) -> StateLayout:
         """Return the layout that a configuration describes."""
-        return cls(tuple(config.data.variables), tuple(config.data.levels))
+        return cls(tuple(config.data.variables), tuple(config.data.levels), config.model.winds == "vectors")
 
     @cached_property
     def fields(self) -> list[tuple[str, int | None]]:
@@ -43,7 +45,7 @@ class StateLayout:
         """Which channels are scalars and which are components of winds."""
         index = {field: i for i, field in enumerate(self.fields)}
         east, north = [], []
-        for u, v in wind_pairs(self.variables):
+        for u, v in wind_pairs(self.variables) if self.vectors else ():
             for name, level in self.fields:
                 if name == u:
                     east.append(index[u, level])

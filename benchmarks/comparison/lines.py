@@ -1,0 +1,99 @@
+"""What is compared: every line of the table, and the settings that its trials choose from.
+
+A line is a network with its training. Each has `TRIALS` settings of learning rate, batch and width, tried for a quarter of
+the budget; the best on the validation period is then trained for the whole of it, with every seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ABLATIONS", "LINES", "OURS", "RIVALS", "TRIALS", "Line", "Setting"]
+
+TRIALS = 4
+"""Settings tried for every line."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a trial chooses.
+
+    Attributes:
+        learning_rate: peak of the schedule of 1-step training.
+        batch: windows of an update.
+        width: of hidden features, in the unit of the line.
+    """
+
+    learning_rate: float
+    batch: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network and how it is trained.
+
+    Attributes:
+        title: as tables name it.
+        kind: ``spherecast`` for configurations of this project's network, else a name of `comparison.rivals.BUILDERS`.
+        settings: of its trials.
+        overrides: of the configuration, for the kind ``spherecast``.
+        rollouts: steps of the stages of training, and the share of the budget that each gets.
+    """
+
+    title: str
+    kind: str
+    settings: tuple[Setting, ...]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    rollouts: Mapping[int, float] = field(default_factory=lambda: {1: 0.8, 4: 0.2})
+
+
+def _ours(title: str, settings: tuple[Setting, ...] | None = None, **options: Any) -> Line:
+    rollouts = options.pop("rollouts", {1: 0.8, 4: 0.2})
+    overrides = {key.replace("__", "."): value for key, value in options.items()}
+    return Line(title, "spherecast", settings or _OURS, overrides, rollouts)
+
+
+_OURS = (Setting(3e-3, 2, 32), Setting(2e-3, 2, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 48))
+_TORCH = (Setting(1e-3, 2, 64), Setting(2e-3, 2, 64), Setting(2e-3, 4, 64), Setting(1e-3, 2, 128))
+_TRANSFORMER = (Setting(5e-4, 2, 64), Setting(1e-3, 2, 64), Setting(1e-3, 4, 64), Setting(1e-3, 2, 96))
+_UNET = (Setting(1e-3, 2, 32), Setting(2e-3, 2, 32), Setting(2e-3, 4, 32), Setting(1e-3, 2, 48))
+
+OURS = "ours"
+
+LINES: dict[str, Line] = {
+    OURS: _ours("Spherecast"),
+    "scalars": _ours("Spherecast, winds as scalars", model__winds="scalars"),
+    "paper": _ours(
+        "Spherecast as the paper has it",
+        model__normalisation="batch",
+        model__vector_gate=False,
+        model__filter_knots=8,
+    ),
+    "sfno": Line("SFNO (torch-harmonics)", "sfno", _TORCH),
+    "lsno": Line("LSNO (torch-harmonics)", "lsno", _TORCH),
+    "s2unet": Line("Spherical U-Net (torch-harmonics)", "s2unet", _UNET),
+    "s2transformer": Line("Spherical transformer (torch-harmonics)", "s2transformer", _TRANSFORMER),
+    "resnet": Line("Planar ResNet (after Rasp & Thuerey)", "resnet", _TORCH),
+}
+"""The table, by name on the command line."""
+
+RIVALS = tuple(name for name in LINES if name != OURS)
+
+ABLATIONS: dict[str, Line] = {
+    "magnitude": _ours("magnitude nonlinearity in place of phase collapse", model__nonlinearity="magnitude"),
+    "gelu": _ours("GELU in place of phase collapse", model__nonlinearity="gelu"),
+    "no-gate": _ours("vectors without a gate", model__vector_gate=False),
+    "batch-norm": _ours("spectral batch norm in place of each sample's", model__normalisation="batch"),
+    "no-norm": _ours("no normalisation", model__normalisation="none"),
+    "no-residual": _ours("no residual connection", model__residual=False),
+    "dealiased": _ours("dealiased hidden grid", model__hidden_grid="dealiased"),
+    "localised": _ours("filters of 8 knots", model__filter_knots=8),
+    "per-level": _ours("standard deviation of each level", model__standardisation="per_level"),
+    "no-ema": _ours("no average of parameters", training__ema_decay=0.0),
+    "one-step": _ours("no rollout in training", rollouts={1: 1.0}),
+    "twelve-steps": _ours("rollouts of 1, 4 and 12 steps", rollouts={1: 0.7, 4: 0.15, 12: 0.15}),
+}
+"""Changes of `LINES[OURS]`, one switch each, trained with its chosen setting."""
