@@ -17,13 +17,11 @@ from jax.sharding import Mesh
 
 from model.filters import Features, ZonalFilter
 from model.harmonics import Transform
+from model.nonlinearities import NONLINEARITIES
 from model.normalisation import NORMALISATIONS, SpectralBatchNorm, SpectralNorm
 from model.sharding import NODAL, WHOLE, on_shards
 
-__all__ = ["ENCODED", "NONLINEARITIES", "Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
-
-NONLINEARITIES = ("phase_collapse", "gelu", "magnitude")
-"""Kinds of `PointwiseNonlinearity`."""
+__all__ = ["ENCODED", "Decoder", "Encoder", "PointwiseNonlinearity", "ResidualBlock", "to_modal", "to_nodal"]
 
 _SMOOTHING = 0.25
 """Added to squares under the root of a modulus, in units of the features' variance. The kink of a modulus has degrees
@@ -58,13 +56,11 @@ def to_modal(transform: Transform, scalars: jax.Array, u: jax.Array, v: jax.Arra
 class PointwiseNonlinearity(nnx.Module):
     """Pointwise nonlinearity on nodal features.
 
-    Scalars take part in the phase collapse ``s <- W1 s + W2 |x| + b`` (Esteves et al. 2023, eq. 8; Guth et al. 2021),
-    x being all scalars and vectors, or pass ``gelu(W1 s + W2 |v| + b)``. The modulus is rounded off at zero:
-    ``|x| = sqrt(x . x + 1 / 4)``. Vectors keep their direction and are scaled by a sigmoid gate of the new scalars, or of
-    their lengths where there are no scalars; without a gate, as in the paper, they pass as they are.
+    Scalars pass one of `model.nonlinearities`, whose modulus is rounded off at zero: ``|x| = sqrt(x . x + 1 / 4)``. Vectors
+    keep their direction and are scaled by a sigmoid gate of the new scalars, or of their lengths where there are no
+    scalars; without a gate, as in the paper, they pass as they are.
 
-    Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and their modulus becomes
-    ``relu(|x| + b)`` (Worrall et al. 2017, Harmonic Networks), with an offset for every channel and no gate.
+    Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and there is no gate.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class PointwiseNonlinearity(nnx.Module):
         """Initialise matrices with variance one over the number of incoming channels, and offsets with zero.
 
         Args:
-            kind: ``phase_collapse``, ``gelu`` or ``magnitude``.
+            kind: a name of `model.nonlinearities.NONLINEARITIES`.
             gate: scale vectors; not of the kind ``magnitude``.
             dtype: of the computation, whose products accumulate in float32; parameters are float32.
             mesh: that of the transforms around the nonlinearity.
@@ -89,10 +85,11 @@ class PointwiseNonlinearity(nnx.Module):
         if kind not in NONLINEARITIES:
             raise ValueError(f"nonlinearity: got {kind!r}, expected one of {', '.join(NONLINEARITIES)}")
         self.kind, self.mesh = kind, mesh
-        if kind == "magnitude":
+        rule = NONLINEARITIES[kind]
+        if rule.scales:
             self.offset = nnx.Param(jnp.zeros(scalars + vectors))
             return
-        moduli = scalars + vectors if kind == "phase_collapse" else vectors
+        moduli = scalars + vectors if rule.collapses else vectors
         options = {"dtype": dtype, "precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
         self.mix = nnx.Linear(scalars + moduli, scalars, **options, rngs=rngs) if scalars else nnx.data(None)
         # Without scalars the lengths of vectors gate them; without vectors there is nothing to gate.
@@ -110,15 +107,14 @@ class PointwiseNonlinearity(nnx.Module):
 
     def _apply(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         length = jnp.sqrt(u**2 + v**2 + _SMOOTHING)
-        if self.kind == "magnitude":
+        rule = NONLINEARITIES[self.kind]
+        if rule.scales:
             modulus = jnp.concatenate([jnp.sqrt(scalars**2 + _SMOOTHING), length], axis=-1)
-            factor = (jax.nn.relu(modulus + self.offset[...]) / modulus).astype(scalars.dtype)
+            factor = (rule.bend(modulus + self.offset[...]) / modulus).astype(scalars.dtype)
             return scalars * factor[..., : scalars.shape[-1]], *(x * factor[..., scalars.shape[-1] :] for x in (u, v))
-        if self.mix is not None and self.kind == "phase_collapse":
-            modulus = jnp.sqrt(scalars**2 + _SMOOTHING)
-            scalars = _at_points(self.mix, jnp.concatenate([scalars, modulus, length], axis=-1))
-        elif self.mix is not None:
-            scalars = jax.nn.gelu(_at_points(self.mix, jnp.concatenate([scalars, length], axis=-1)))
+        if self.mix is not None:
+            moduli = [jnp.sqrt(scalars**2 + _SMOOTHING), length] if rule.collapses else [length]
+            scalars = rule.bend(_at_points(self.mix, jnp.concatenate([scalars, *moduli], axis=-1)))
         if self.gate is None:
             return scalars, u, v
         gate = jax.nn.sigmoid(_at_points(self.gate, length if self.mix is None else scalars))

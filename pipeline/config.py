@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
+from model.nonlinearities import NONLINEARITIES
+from pipeline.sources.presets import PRESETS
+from transforms.latitudes import FAMILIES
 from transforms.metrics import METRICS
 from transforms.variables import VARIABLES, known, wind_pairs
 
 if TYPE_CHECKING:
     from transforms.grids import Grid
+
+    Family = str
+    Nonlinearity = str
+    Preset = str
+else:
+    # What a table holds can be chosen; the type checker knows literals only where they are spelled out.
+    Family, Nonlinearity, Preset = (Literal[tuple(table)] for table in (FAMILIES, NONLINEARITIES, PRESETS))
 
 __all__ = ["Config"]
 
@@ -39,21 +49,24 @@ Period = Annotated[tuple[Instant, Instant], BeforeValidator(_as_period)]
 
 
 class GridConfig(Section):
-    """An equiangular grid, longitudes from 0."""
+    """A grid of circles of latitude, longitudes from 0."""
 
     latitude: Annotated[int, Field(ge=4)] = Field(description="number of latitudes")
     longitude: Annotated[int, Field(ge=4)] = Field(description="number of longitudes")
     poles: bool = Field(False, description="rows at both poles; else half a step from them")
+    family: Family = Field("equiangular", description="how latitudes are placed; docs/grids.md")
+
+    @model_validator(mode="after")
+    def _rows_where_the_family_has_them(self) -> GridConfig:
+        if self.poles and not FAMILIES[self.family].poles:
+            raise ValueError(f"poles: the family {self.family} has no rows there; set poles to false")
+        return self
 
     def build(self) -> Grid:
         """Return the grid."""
         from transforms.grids import Grid  # Brings NumPy, which the command line starts without.
 
-        return Grid.equiangular(self.latitude, self.longitude, poles=self.poles)
-
-
-Preset = Literal["weatherbench2", "arco-era5", "cf"]
-"""Known kinds of sources, the keys of `pipeline.sources.presets.PRESETS`."""
+        return Grid.of(self.family, self.latitude, self.longitude, poles=self.poles)
 
 
 class SourceConfig(Section):
@@ -208,7 +221,7 @@ class ModelConfig(Section):
         "linear", description="Gauss grid of the nonlinearity: as many latitudes as degrees, or half as many again"
     )
     filter_knots: PositiveInt | None = Field(None, description="knots of a localised filter; null: one per degree")
-    nonlinearity: Literal["phase_collapse", "gelu", "magnitude"] = Field(
+    nonlinearity: Nonlinearity = Field(
         "phase_collapse", description="of scalars at every point; magnitude: of the modulus of scalars and vectors"
     )
     vector_gate: bool = Field(True, description="scale vectors by a sigmoid of scalars; not of magnitude")

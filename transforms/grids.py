@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transforms.errors import InputError
+from transforms.latitudes import FAMILIES
 
 __all__ = ["COORDINATE_TOLERANCE", "Grid"]
 
@@ -63,25 +64,34 @@ class Grid:
             raise InputError(f"longitude: expected values within [0, 360), got {_summary(longitude)}.")
 
     @classmethod
+    def of(cls, family: str, nlat: int, nlon: int, *, poles: bool = False) -> Grid:
+        """Return the grid of `nlat` latitudes of a family of `transforms.latitudes` and `nlon` longitudes from 0.
+
+        Raises:
+            InputError: fewer than 2 x 2 points, an unknown family, or rows asked for at the poles of a family that has
+                none there.
+        """
+        if nlat < 2 or nlon < 2:
+            raise InputError(f"grid: expected at least 2 latitudes and 2 longitudes, got {nlat} x {nlon}.")
+        if family not in FAMILIES:
+            raise InputError(f"family: {family!r} is not known; known are {', '.join(FAMILIES)}.")
+        rows = FAMILIES[family].poles if poles else FAMILIES[family].rows
+        if rows is None:
+            raise InputError(f"poles: the family {family} has no rows there; set poles to false.")
+        return cls(rows(nlat), np.arange(nlon) * (360.0 / nlon))
+
+    @classmethod
     def equiangular(cls, nlat: int, nlon: int, *, poles: bool) -> Grid:
         """Return the grid of `nlat` evenly spaced latitudes and `nlon` longitudes from 0.
 
         With `poles` the rows reach from -90 to 90; without, they sit at the centres of `nlat` equal bands.
         """
-        if nlat < 2 or nlon < 2:
-            raise InputError(f"grid: expected at least 2 latitudes and 2 longitudes, got {nlat} x {nlon}.")
-        if poles:
-            latitude: np.ndarray = np.linspace(-90.0, 90.0, nlat)
-        else:
-            latitude = -90.0 + 180.0 / nlat * (np.arange(nlat) + 0.5)
-        return cls(latitude, np.arange(nlon) * (360.0 / nlon))
+        return cls.of("equiangular", nlat, nlon, poles=poles)
 
     @classmethod
     def gaussian(cls, nlat: int, nlon: int | None = None) -> Grid:
         """Return the grid of the `nlat` Gauss-Legendre latitudes and `nlon` (default `2 * nlat`) longitudes from 0."""
-        sine, _ = np.polynomial.legendre.leggauss(nlat)
-        nlon = 2 * nlat if nlon is None else nlon
-        return cls(np.rad2deg(np.arcsin(sine)), np.arange(nlon) * (360.0 / nlon))
+        return cls.of("gaussian", nlat, 2 * nlat if nlon is None else nlon)
 
     @property
     def shape(self) -> tuple[int, int]:

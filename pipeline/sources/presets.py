@@ -1,15 +1,19 @@
-"""What sources call things, and what is known of common kinds of them: names, units, access and time step, as data."""
+"""What sources call things, and what is known of common kinds of them: names, units, access and time step, as data.
+
+The configuration offers the names in `PRESETS`, so every command reads this table: it does without xarray.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from transforms.errors import InputError
 from transforms.variables import ALIASES
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["PRESETS", "Preset", "axis_named", "canonical_names", "preset_named"]
 

@@ -12,7 +12,6 @@ import pytest
 from flax import nnx
 from scipy.spatial.transform import Rotation
 
-from model.blocks import NONLINEARITIES
 from model.harmonics import Transform
 from model.layers import (
     Decoder,
@@ -28,6 +27,7 @@ from model.layers import (
     truncate,
     zero_pad,
 )
+from model.nonlinearities import NONLINEARITIES
 from transforms.grids import Grid
 
 spec = importlib.util.spec_from_file_location("rotations", Path(__file__).with_name("rotations.py"))

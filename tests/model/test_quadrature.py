@@ -11,6 +11,7 @@ import scipy.special
 
 from model.legendre import legendre_table, vector_tables
 from model.quadrature import band_limits, least_squares, quadrature
+from transforms import latitudes
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -150,6 +151,12 @@ def test_ill_conditioned_latitudes_want_weights():
 def test_band_limits(grid, by_quadrature, full):
     limits = band_limits(grid)
     assert (limits.quadrature, limits.full) == (by_quadrature, full)
+
+
+@pytest.mark.parametrize("family", latitudes.FAMILIES)
+def test_every_family_determines_as_many_degrees_as_it_has_rows(family):
+    # The configuration allows networks this many.
+    assert band_limits(Grid.of(family, 24, 48)).full == 24
 
 
 def tables(rule, band_limit: int) -> dict[str, np.ndarray]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
+from model.nonlinearities import NONLINEARITIES
 from pipeline.config_files import list_configs, load_config, names_run
+from pipeline.sources.presets import PRESETS
 from transforms.errors import InputError
+from transforms.latitudes import FAMILIES
 
 
 @pytest.mark.parametrize("name", list_configs())
@@ -19,6 +23,25 @@ def test_shipped_configurations_are_valid_and_survive_a_round_trip(name: str, tm
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     assert load_config(path) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "table"),
+    [
+        ("source.preset", PRESETS),
+        ("model.nonlinearity", NONLINEARITIES),
+        ("data.grid.family", FAMILIES),
+        ("simulation.grid.family", FAMILIES),
+    ],
+)
+def test_what_a_table_holds_and_nothing_else_can_be_chosen(key: str, table: Mapping[str, object]):
+    for name in table:
+        value: object = load_config("tiny", [f"{key}={name}", "simulation.grid.poles=false"])
+        for part in key.split("."):
+            value = getattr(value, part)
+        assert value == name
+    with pytest.raises(InputError, match=rf"{key}: .*'{next(iter(table))}'.* got 'other'"):
+        load_config("tiny", [f"{key}=other"])
 
 
 def test_overrides_reach_into_sections_and_lists():
@@ -39,6 +62,10 @@ def test_overrides_reach_into_sections_and_lists():
         ("data.variables=[u_component_of_wind]", "its partner v_component_of_wind is missing"),
         ("data.variables=[land_sea_mask]", "land_sea_mask does not change in time; move it to data.statics"),
         ("data.statics=[temperature]", "temperature changes in time; move it to data.variables"),
+        (
+            "data.grid={latitude: 16, longitude: 32, family: gaussian, poles: true}",
+            "gaussian has no rows there; set poles",
+        ),
         ("data.levels=[500, 500]", "names something twice"),
         ("data.levels=[]", "levels: empty, but some variables are on pressure levels"),
         ("periods.train=[2001-02-01, 2001-01-01]", "starts 2001-02-01 00 UTC after it ends"),
