@@ -34,6 +34,8 @@ class Metric:
         needs: what must be given, some of ``climatology``, ``quantiles``, ``seeps``.
         variable: the only variable that has it; all by default.
         counts: it is the number of forecasts that entered the average instead.
+        title: heading of its curves in the report, which leaves out those without.
+        dimensionless: it has no units, whatever the variable's.
     """
 
     statistics: tuple[str, ...]
@@ -41,6 +43,8 @@ class Metric:
     needs: tuple[str, ...] = ()
     variable: str | None = None
     counts: bool = False
+    title: str | None = None
+    dimensionless: bool = False
 
 
 def root(average: np.ndarray) -> np.ndarray:
@@ -67,11 +71,11 @@ _QUANTILES = ("quantiles",)
 _ANOMALY_SQUARES = ("forecast_anomaly_square", "truth_anomaly_square")
 
 METRICS: dict[str, Metric] = {
-    "rmse": Metric(("squared_error",), root),
+    "rmse": Metric(("squared_error",), root, title="RMSE"),
     "mse": Metric(("squared_error",)),
-    "mae": Metric(("absolute_error",)),
-    "bias": Metric(("error",)),
-    "acc": Metric(("anomaly_correlation",), needs=_CLIMATOLOGY),
+    "mae": Metric(("absolute_error",), title="Mean absolute error"),
+    "bias": Metric(("error",), title="Bias"),
+    "acc": Metric(("anomaly_correlation",), needs=_CLIMATOLOGY, title="Anomaly correlation", dimensionless=True),
     "rmse_sqrt_before_time_avg": Metric(("root_mean_squared_error",)),
     "acc_pooled": Metric(("anomaly_product", *_ANOMALY_SQUARES), correlation, needs=_CLIMATOLOGY),
     "activity": Metric(("forecast_anomaly_square",), root, needs=_CLIMATOLOGY),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.variables import VARIABLES
+from transforms.metrics import vector_name
+from transforms.variables import VARIABLES, wind_pairs
 
 __all__ = ["Field", "calendar_day", "duration", "instant", "pretty_units"]
 
@@ -38,10 +39,7 @@ _LONG = {
     "10m_wind_vector": "10 m wind vector",
     "total_precipitation_6hr": "6-hourly precipitation",
 }
-_WIND = {
-    "wind_vector": ("u_component_of_wind", "v_component_of_wind"),
-    "10m_wind_vector": ("10m_u_component_of_wind", "10m_v_component_of_wind"),
-}
+_WIND = {vector_name(eastward): (eastward, northward) for eastward, northward in wind_pairs(VARIABLES)}
 # Units of maps, by the units of the store: (factor, offset, units).
 _MAP_UNITS = {
     "K": (1.0, -273.15, "°C"),

@@ -15,6 +15,7 @@ from pipeline.reporting.fields import Field, duration, instant
 from pipeline.reporting.html import Html, data_script, join, tag
 from pipeline.reporting.maps import globe, map_definitions, map_section
 from pipeline.reporting.scores import Scores, verdict
+from transforms.metrics import METRICS
 
 __all__ = ["page"]
 
@@ -204,7 +205,7 @@ def _curves(scores: Scores) -> Html:
         tag(
             "div",
             _field_select(scores),
-            _select("Score", "any-metric", [_metric_label(name) for name in scores.metrics]),
+            _select("Score", "any-metric", [METRICS[name].title or name for name in scores.metrics]),
             _select("Region", "any-region", scores.regions),
             class_="controls",
         ),
@@ -357,10 +358,6 @@ def _field_select(scores: Scores) -> Html:
         groups.setdefault(field.group, []).append(tag("option", field.label, value=i))
     choices = [tag("optgroup", *options, label=group) for group, options in groups.items()]
     return tag("label", tag("span", "Field"), tag("select", *choices, id="any-field"))
-
-
-def _metric_label(name: str) -> str:
-    return {"rmse": "RMSE", "acc": "Anomaly correlation", "mae": "Mean absolute error", "bias": "Bias"}[name]
 
 
 def _short_duration(hours: float) -> str:

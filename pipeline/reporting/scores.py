@@ -14,6 +14,7 @@ import xarray as xr
 from pipeline.reporting.fields import Field, duration
 from pipeline.scoring.table import HEADLINE_FIELDS
 from transforms.errors import InputError
+from transforms.metrics import METRICS
 
 __all__ = ["LINES", "Scores", "read_scores", "verdict"]
 
@@ -23,7 +24,6 @@ LINES = ("model", "persistence", "climatology")
 USEFUL_ACC = 0.6
 """Anomaly correlation above which a forecast is called useful (Hollingsworth et al. 1980)."""
 
-_METRICS = ("rmse", "acc", "mae", "bias")
 _SCORECARD_DAYS = (1, 3, 5, 7, 10, 14)
 
 
@@ -90,6 +90,8 @@ class Scores:
             "regions": self.regions,
             "region": self.regions.index(self.region),
             "metrics": self.metrics,
+            "titles": [METRICS[name].title for name in self.metrics],
+            "dimensionless": [METRICS[name].dimensionless for name in self.metrics],
             "fields": [
                 {"id": f.identifier, "short": f.short, "label": f.label, "group": f.group, "units": f.units}
                 for f in self.fields
@@ -118,7 +120,7 @@ def read_scores(paths: dict[str, Path], headline: Sequence[str] = ()) -> Scores:
     model = _open(paths["model"]).sortby("lead_time")
     present = {str(name) for name in model["metric"].values}
     axes: dict[str, Any] = {
-        "metric": [name for name in _METRICS if name in present],
+        "metric": [name for name, metric in METRICS.items() if metric.title and name in present],
         "region": [str(name) for name in model["region"].values],
         "lead_time": model["lead_time"].values,
     }

@@ -3,7 +3,6 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const scores = read("scores");
   const training = read("training-log");
-  const NAMES = { rmse: "RMSE", acc: "Anomaly correlation", mae: "Mean absolute error", bias: "Bias" };
   const SVG = "http://www.w3.org/2000/svg";
 
   // Text enters the page by textContent and setAttribute alone, so nothing in the data can become markup.
@@ -193,7 +192,7 @@
     const name = scores.metrics[metric];
     const info = scores.fields[field];
     return plot({
-      title: NAMES[name], units: name === "acc" ? "" : info.units, height, leads: true, xText: leadText, endLabels: true,
+      title: scores.titles[metric], units: scores.dimensionless[metric] ? "" : info.units, height, leads: true, xText: leadText, endLabels: true,
       floor: name === "bias" ? undefined : 0,
       absent: name === "acc" && info.id.includes("wind_vector") ? "Not defined for a wind vector; its components have one, under “Any field”." : undefined, ceiling: name === "acc" ? 1 : undefined, rule: { acc: 0.6, bias: 0 }[name],
       lines: scores.lines.map((line) => ({ name: line, points: scores.leads.map((lead, i) => [lead, curve(line, metric, region, field)[i]]) })),
@@ -209,7 +208,7 @@
         .filter((column) => column.values.some((value) => value !== null));
       const groups = metrics.map((metric) => [metric, columns.filter((column) => column.metric === metric).length]).filter(([, count]) => count);
       const head = [
-        make("tr", {}, [make("td"), ...groups.map(([metric, count]) => make("th", { scope: "colgroup", colspan: count }, NAMES[scores.metrics[metric]]))]),
+        make("tr", {}, [make("td"), ...groups.map(([metric, count]) => make("th", { scope: "colgroup", colspan: count }, scores.titles[metric]))]),
         make("tr", {}, [make("th", { scope: "col" }, "Lead"), ...columns.map((column) => make("th", { scope: "col" }, column.line))]),
       ];
       const rows = scores.leads.map((lead, i) => make("tr", {}, [make("th", { scope: "row" }, leadText(lead)), ...columns.map((c) => make("td", {}, number(c.values[i])))]));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -17,6 +18,8 @@ from pipeline.reporting.maps import map_section
 from pipeline.reporting.scores import read_scores, verdict
 from pipeline.stores.reading import open_store
 from transforms.errors import InputError
+from transforms.metrics import METRICS, vector_name
+from transforms.variables import VARIABLES, wind_pairs
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not():
@@ -48,6 +51,23 @@ def test_data_must_be_json():
 )
 def test_fields_are_named_as_forecasters_name_them(field, short, label, units, map_units):
     assert (field.short, field.label, field.units, field.map_units[2]) == (short, label, units, map_units)
+
+
+def test_every_wind_has_a_vector_of_two_components():
+    for eastward, northward in wind_pairs(VARIABLES):
+        assert Field(vector_name(eastward)).store_variables == (eastward, northward)
+        assert Field(vector_name(eastward)).units == "m s⁻¹"
+
+
+def test_every_score_with_a_title_is_shown_by_it(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS, "mse", dataclasses.replace(METRICS["mse"], title="Squared", dimensionless=True))
+    leads = np.array([6, 12]) * np.timedelta64(1, "h").astype("timedelta64[ns]")
+    make.metrics(make.config(), leads, np.full(2, 9), "model").to_netcdf(tmp_path / "model.nc")
+    payload = read_scores({"model": tmp_path / "model.nc"}).payload()
+    shown = dict(zip(payload["titles"], zip(payload["metrics"], payload["dimensionless"], strict=True), strict=True))
+    assert shown.keys() == {"RMSE", "Squared", "Mean absolute error", "Bias", "Anomaly correlation"}
+    assert shown["Squared"] == ("mse", True)
+    assert shown["RMSE"] == ("rmse", False)
 
 
 def test_geopotential_maps_are_in_decametres():
