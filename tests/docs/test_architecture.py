@@ -35,6 +35,12 @@ def resolve(name: str) -> object:
     raise AttributeError(name)
 
 
+def test_tests_of_new_things_exist():
+    named = [path for *_, test in rows("what") for path in re.findall(r"`(tests/[\w/.]+)`", test)]
+    assert len(named) >= len(rows("what"))
+    assert all((ROOT / path).exists() for path in named)
+
+
 def rows(heading: str) -> list[list[str]]:
     table = TEXT[TEXT.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
