@@ -111,7 +111,8 @@ class PointwiseNonlinearity(nnx.Module):
         if rule.scales:
             modulus = jnp.concatenate([jnp.sqrt(scalars**2 + _SMOOTHING), length], axis=-1)
             factor = (rule.bend(modulus + self.offset[...]) / modulus).astype(scalars.dtype)
-            return scalars * factor[..., : scalars.shape[-1]], *(x * factor[..., scalars.shape[-1] :] for x in (u, v))
+            of_scalars, of_vectors = jnp.split(factor, (scalars.shape[-1],), axis=-1)
+            return scalars * of_scalars, u * of_vectors, v * of_vectors
         if self.mix is not None:
             moduli = [jnp.sqrt(scalars**2 + _SMOOTHING), length] if rule.collapses else [length]
             scalars = rule.bend(_at_points(self.mix, jnp.concatenate([scalars, *moduli], axis=-1)))
