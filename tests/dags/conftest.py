@@ -1,4 +1,4 @@
-"""A chain of fake stages for tests of the runner."""
+"""The command line in this process, and a chain of fake stages for tests of the runner."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from dags import local
+from dags.cli import main
 from pipeline.config_files import load_config
 
 SCRIPT = Path(__file__).with_name("fake_chain.py")
@@ -30,6 +31,22 @@ def chain() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def say(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str]]:
+    """Run the command in this process and an empty folder; return its status and all it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["spherecast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        output = capsys.readouterr()
+        return int(left.value.code or 0), output.out + output.err
+
+    return run
 
 
 class Fake:

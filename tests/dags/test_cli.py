@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 import xarray as xr
 from typer.testing import CliRunner
 
-from dags.cli import app, main
+from dags.cli import app
 from dags.stages import STAGES
 from pipeline.artefacts import read_description
 from pipeline.config import WEATHERBENCH_LEVELS
@@ -28,22 +29,6 @@ def spherecast(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"})
 
 
-def invoke(capsys, monkeypatch, *arguments: str | Path) -> tuple[int, str]:
-    """Run the command in this process; return its status and all it printed."""
-    monkeypatch.setattr(sys, "argv", ["spherecast", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as left:
-        main()
-    output = capsys.readouterr()
-    return int(left.value.code or 0), output.out + output.err
-
-
-@pytest.fixture
-def say(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: invoke(capsys, monkeypatch, *arguments)
-
-
 @pytest.fixture(scope="module")
 def waves(tmp_path_factory) -> Path:
     """Twelve days of waves on 12 x 24 points."""
@@ -55,9 +40,9 @@ def waves(tmp_path_factory) -> Path:
 
 def test_every_command_has_help():
     runner = CliRunner()
-    for command in app.registered_commands:
-        result = runner.invoke(app, [command.callback.__name__, "--help"])
-        assert result.exit_code == 0
+    for name in typer.main.get_command(app).commands:
+        result = runner.invoke(app, [name, "--help"])
+        assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(

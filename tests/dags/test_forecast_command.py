@@ -11,7 +11,6 @@ import xarray as xr
 
 from pipeline.artefacts import read_description
 from pipeline.runs import Run
-from tests.dags.test_cli import invoke
 from tests.pipeline.test_train import make_trained_run
 
 HOUR = np.timedelta64(1, "h")
@@ -21,12 +20,6 @@ TIMES = ("--initial-times", "2001-02-01:2001-02-02:12h")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_trained_run(tmp_path_factory.mktemp("trained") / "run", "forecast.every_hours=48")
-
-
-@pytest.fixture
-def say(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: invoke(capsys, monkeypatch, *arguments)
 
 
 @pytest.fixture

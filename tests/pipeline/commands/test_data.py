@@ -80,6 +80,11 @@ def test_climatology_and_statistics_pass_their_options_on(monkeypatch, source, t
     assert f"{named['period'][1]:%Y-%m-%d}" == "2001-06-30"
 
 
+def test_verify_passes_its_options_on(monkeypatch, source):
+    place = "pipeline.stores.writing.verify_store"
+    assert asked(monkeypatch, place, "verify", source, "--memory-mb", 200) == ((str(source),), {"memory_mb": 200})
+
+
 def test_simulate_passes_its_options_on(monkeypatch, tmp_path):
     words = ("--truncation", 31, "--days", 10, "--spinup-days", 5, "--seed", 3, "--grid", "24x48", "--no-poles")
     place = "pipeline.simulate.simulate_store"

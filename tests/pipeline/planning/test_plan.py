@@ -18,6 +18,7 @@ from pipeline.planning.tables import print_plan
 from pipeline.processes.topologies import Topology
 from transforms.errors import InputError
 
+_STAGE = "{{steps: {}, updates: 100, learning_rate: 1.0e-3}}"
 TINY = ["training.stages=[{steps: 3, updates: 10, learning_rate: 1.0e-3}]", "forecast.lead_hours=24"]
 
 
@@ -139,6 +140,16 @@ def test_batch_that_does_not_divide_lets_devices_share_a_sphere(config, monkeypa
     assert made.mesh == {"data": 4, "sphere": 2}
     assert any("training.sphere=2" in note for note in made.notes)
     assert [(each["kind"], each["batch"]) for each in requests[0]["programs"]] == [("train", 4), ("forecast", 4)]
+
+
+def test_the_longest_stage_and_the_single_step_are_compiled_or_every_stage(config, monkeypatch):
+    requests = []
+    monkeypatch.setattr("pipeline.planning.plan._compile", lambda request, *_: requests.append(request) or _findings())
+    config = load_config("tiny", [f"training.stages=[{', '.join(_STAGE.format(steps) for steps in (1, 2, 3))}]"])
+    for every_stage in (False, True):
+        plan(config, topology="v4:2x2x2", every_stage=every_stage, forecast=False)
+    compiled = [[program["steps"] for program in request["programs"]] for request in requests]
+    assert compiled == [[3, 1], [3, 2, 1]]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def say(written, tmp_path):
 
     def run(*words: str, forecast: str = "forecast", command: str = "score", climatology: bool = True) -> xr.Dataset:
         target = tmp_path / "out.nc"
-        stores = [written.path(forecast), written.path("truth"), "-o", str(target)]
+        stores = [written.path(forecast), written.path("truth"), "--output", str(target)]
         stores += ["--climatology", written.path("climatology")] if climatology else []
         result = CliRunner().invoke(app, [command, *stores, "--overwrite", *words])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
