@@ -7,6 +7,7 @@ records in `state.json` what became of it. `work` is what happens inside that pr
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -99,32 +100,21 @@ def run(
     with processes.hold(directory) as lock:
         steps = plan(config, directory, **choice)
         _save_config(config, directory)
-        state = State(directory)
-        for step in steps:
-            if step.work:
-                state.stages.setdefault(step.stage.name, {})["state"] = "pending"
-            else:
-                state.record_done(step.stage, step.expected, "skipped")
-        state.save()
-        if not any(step.work for step in steps):
+        state = _planned_state(directory, steps)
+        working = [step for step in steps if step.work]
+        if not working:
             console.print(f"[green]Nothing to do[/]: {escape(str(directory))} is up to date.", highlight=False)
             return 0
         downstream = {name: descendants(graph(config, stages), [name]) - {name} for name in graph(config, stages)}
         with display_for(console, steps) as display, _signals() as received:
-            for step in steps:
-                if not step.work:
-                    continue
+            for step in working:
                 if step.forced:
                     for name in downstream[step.stage.name]:
                         state.stages.setdefault(name, {})["stale"] = True
                 outcome = _attempt(step, directory, lock, state, display, received, command)
                 if outcome.state != "done":
                     break
-    if outcome.state == "interrupted":
-        console.print(f"[yellow]Stopped[/] in {step.stage.name}; finished stages are kept.", highlight=False)
-        console.print(f"Go on with: spherecast run {directory}", markup=False, highlight=False, soft_wrap=True)
-    elif outcome.state == "failed":
-        _explain(console, step, directory, outcome)
+    _explain(console, step, directory, outcome)
     return outcome.status
 
 
@@ -186,6 +176,18 @@ def follow(
         time.sleep(0.5)
     expected = expected_of(config, state, stages)[name]
     function(name)(Run.open(directory), expected.fingerprint, expected.inputs)
+
+
+def _planned_state(directory: Path, steps: list[Step]) -> State:
+    """Record which stages are to work and which are up to date; return the record."""
+    state = State(directory)
+    for step in steps:
+        if step.work:
+            state.stages.setdefault(step.stage.name, {})["state"] = "pending"
+        else:
+            state.record_done(step.stage, step.expected, "skipped")
+    state.save()
+    return state
 
 
 @dataclass(frozen=True)
@@ -282,13 +284,7 @@ def _follow(
             if chunk == b"":  # The stage has let go of the pipe and is about to end.
                 time.sleep(0.02)
             *lines, rest = (rest + (chunk or b"")).split(b"\n")
-            for line in lines:
-                with contextlib.suppress(ValueError, KeyError):  # Threads that report at once may garble a line.
-                    event = json.loads(line)
-                    if "error" in event:
-                        error = event["error"]
-                    else:
-                        display.event(event)
+            error = _show_events(lines, display) or error
             display.tick()
             if len(received) > told:
                 _signal_group(child.pid, received[0] if told == 0 else signal.SIGKILL)
@@ -297,6 +293,19 @@ def _follow(
                 _signal_group(child.pid, signal.SIGKILL)
     _signal_group(child.pid, signal.SIGKILL)  # Workers that a dying stage left behind.
     return child.returncode, error
+
+
+def _show_events(lines: list[bytes], display: Display) -> str:
+    """Show the progress that a stage reports; return the error among it, or an empty text."""
+    error = ""
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError):  # Threads that report at once may garble a line.
+            event = json.loads(line)
+            if "error" in event:
+                error = event["error"]
+            else:
+                display.event(event)
+    return error
 
 
 def _cause(status: int, log: Path) -> str:
@@ -310,12 +319,16 @@ def _cause(status: int, log: Path) -> str:
 
 
 def _explain(console: Console, step: Step, directory: Path, outcome: _Outcome) -> None:
-    console.print(f"\n[bold red]{step.stage.name} failed[/]", highlight=False)
-    console.print(outcome.error, markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"\nLog:    {directory / 'logs' / step.stage.name}.log", markup=False, highlight=False, soft_wrap=True
-    )
-    console.print(f"Resume: spherecast run {directory}", markup=False, highlight=False, soft_wrap=True)
+    """Say why the last stage that worked is not done, where it is not, and how to go on."""
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    if outcome.state == "interrupted":
+        console.print(f"[yellow]Stopped[/] in {step.stage.name}; finished stages are kept.", highlight=False)
+        say(f"Go on with: spherecast run {directory}")
+    elif outcome.state == "failed":
+        console.print(f"\n[bold red]{step.stage.name} failed[/]", highlight=False)
+        say(outcome.error)
+        say(f"\nLog:    {directory / 'logs' / step.stage.name}.log")
+        say(f"Resume: spherecast run {directory}")
 
 
 @contextlib.contextmanager

@@ -116,49 +116,86 @@ def climatology_store(
     Raises:
         InputError: settings that do not go together, no valid time in the period, or no variable on a global grid.
     """
+    _check(method, statistics, quantiles, window_days, daily, hour_interval)
     source, dataset, names = fields_over_time(source)
     if years is not None:
         period = (datetime(years[0], 1, 1), datetime(years[1], 12, 31, 23, 59, 59))
-    positions, grid = select_period(dataset, period, source), grid_of(dataset)
-    dry = {name: mm for name, mm in (dry_thresholds_mm or SEEPS_DRY_MM).items() if name in names}
-    _check(method, statistics, quantiles, window_days, daily, hour_interval)
-    if "seeps" in statistics and not dry:
-        wanted = ", ".join(dry_thresholds_mm or SEEPS_DRY_MM)
+    positions, memory, places = select_period(dataset, period, source), memory_mb * 1e6, _places(target)
+    calendar = _calendar(dataset.time.values[positions], hour_interval, daily, source)
+    job = Job(source, *places, positions, calendar, method, window_days, tuple(quantiles), memory, {})
+    dry = _dry_thresholds(names, dry_thresholds_mm or SEEPS_DRY_MM) if "seeps" in statistics else {}
+    first = _plan_fields(job, dataset, names, statistics, dry)
+    facts = _facts(job, dataset, statistics)
+    _write(job, target, dataset, first, describe("climatology", fingerprint, inputs, **facts), beam_options)
+    logger.info("%s: %d variables, %d hours, from %d times", target, len(names), calendar.hours.size, len(positions))
+
+
+def _places(target: str | Path) -> tuple[str, str]:
+    """Return where the result is built, and the folder of what workers share."""
+    target = Path(target).absolute()
+    return str(working_path(target)), str(target.with_name(f".sums-{target.name}"))
+
+
+def _dry_thresholds(names: Sequence[str], thresholds_mm: Mapping[str, float]) -> dict[str, float]:
+    """Return the thresholds, mm, of the variables that there are."""
+    dry = {name: mm for name, mm in thresholds_mm.items() if name in names}
+    if not dry:
+        wanted = ", ".join(thresholds_mm)
         raise InputError(f"seeps: expected one of {wanted}, got {', '.join(names)}. Leave seeps out.")
-    used = dataset.time.values[positions]
+    return dry
+
+
+def _calendar(times: np.ndarray, hour_interval: int | None, daily: bool, source: str) -> Calendar:
+    """Return the calendar of the times used, which must have all hours asked for."""
     hours = None if hour_interval is None else np.arange(0, 24, hour_interval)
-    calendar = Calendar.of(used, hours=hours, daily=daily)
+    calendar = Calendar.of(times, hours=hours, daily=daily)
     if hours is not None and np.setdiff1d(hours, calendar.hours[np.unique(calendar.hour)]).size:
         raise InputError(f"hour_interval: {hour_interval} needs hours that {source} lacks. Choose a coarser interval.")
-    chosen = ["mean" in statistics, "std" in statistics, "quantile" in statistics]
-    memory = memory_mb * 1e6
-    fields: dict[str, Field] = {}
-    first: dict[str, np.ndarray] = {}
-    job = Job(
-        source, str(working_path(target).absolute()), str(_work_path(target)), positions, calendar, method, window_days,
-        tuple(quantiles), memory, fields,
-    )  # fmt: skip
-    for name in names:
-        mm = dry.get(name) if "seeps" in statistics else None
-        first[name] = read_times(dataset[name], positions[calendar.start[0] : calendar.start[0] + calendar.count[0]])
-        fields[name] = _field(dataset[name], first[name].strides, calendar, method, memory, chosen, mm)
-    description = describe(
-        "climatology",
-        fingerprint,
-        inputs,
-        period=period_of(used),
-        method=method,
-        statistics=list(statistics),
-        quantiles=list(quantiles),
-        daily=daily,
-        window_days=window_days,
-        grid=str(grid),
-        levels=[int(level) for level in dataset.level.values] if "level" in dataset.coords else [],
-        simulated=bool(description_of(dataset).get("simulated", False)),
-    )
-    resumed = bool(fingerprint) and read_description(working_path(target)) == description
+    return calendar
+
+
+def _plan_fields(
+    job: Job, dataset: xr.Dataset, names: Sequence[str], statistics: Sequence[str], dry: Mapping[str, float]
+) -> dict[str, np.ndarray]:
+    """Enter into the job how each variable is worked on; return the values of each in the calendar's first cell."""
+    calendar = job.calendar
+    chosen = [name in statistics for name in ("mean", "std", "quantile")]
+    cell = job.positions[calendar.start[0] : calendar.start[0] + calendar.count[0]]
+    first = {name: read_times(dataset[name], cell) for name in names}
+    for name, values in first.items():
+        job.fields[name] = _field(
+            dataset[name], values.strides, calendar, job.method, job.memory_bytes, chosen, dry.get(name)
+        )
+    return first
+
+
+def _facts(job: Job, dataset: xr.Dataset, statistics: Sequence[str]) -> dict[str, Any]:
+    """Return what the description says of a climatology."""
+    return {
+        "period": period_of(dataset.time.values[job.positions]),
+        "method": job.method,
+        "statistics": list(statistics),
+        "quantiles": list(job.quantiles),
+        "daily": job.calendar.daily,
+        "window_days": job.window,
+        "grid": str(grid_of(dataset)),
+        "levels": [int(level) for level in dataset.level.values] if "level" in dataset.coords else [],
+        "simulated": bool(description_of(dataset).get("simulated", False)),
+    }
+
+
+def _write(
+    job: Job,
+    target: str | Path,
+    dataset: xr.Dataset,
+    first: dict[str, np.ndarray],
+    description: dict[str, Any],
+    beam_options: Sequence[str],
+) -> None:
+    """Do the job and publish its result, going on with what a job of the same left behind."""
+    resumed = bool(description["fingerprint"]) and read_description(working_path(target)) == description
     with publishing(target, keep_partial=resumed) as partial:
-        arrays = {suffixed for name in names for suffixed in _results(name, fields[name])}
+        arrays = {suffixed for name, field in job.fields.items() for suffixed in _results(name, field)}
         if not resumed:
             _begin(job, first)
             _create(Path(partial), dataset, job, description)
@@ -168,7 +205,6 @@ def climatology_store(
             raise RuntimeError(f"{target}: shards of {', '.join(lost)} were not written")
         consolidate(partial)
     shutil.rmtree(job.work, ignore_errors=True)
-    logger.info("%s: %d variables, %d hours, from %d times", target, len(names), calendar.hours.size, len(positions))
 
 
 def _begin(job: Job, first: dict[str, np.ndarray]) -> None:
@@ -199,11 +235,6 @@ def _check(
         raise InputError(f"window_days: expected an odd number, got {window}.")
     if interval is not None and (daily or not 1 <= interval <= 24):
         raise InputError(f"hour_interval: expected 1 to 24 and no daily climatology, got {interval}.")
-
-
-def _work_path(target: str | Path) -> Path:
-    target = Path(target).absolute()
-    return target.with_name(f".sums-{target.name}")
 
 
 def _field(
