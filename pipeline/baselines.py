@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -57,8 +58,7 @@ def baseline_store(
 ) -> None:
     """Write a baseline in the layout of forecasts; what an earlier call left unfinished is gone on with.
 
-    Nothing but the states at the initial times, and for the damped anomaly those of the training period, is read of the
-    truth: valid times may lie beyond its end.
+    Valid times may lie beyond the end of the truth, of which initial states and perhaps the training period are read.
 
     Args:
         kind: of `BASELINES`.
@@ -67,73 +67,84 @@ def baseline_store(
         leads: a range without a step has that of the truth.
         climatology: store of the same fields by hour and day of year; persistence needs none.
         variables, levels: those that are written; all by default.
-        train_period: times from which rho is estimated; by default those that the climatology was made from, where it
-            says so, or all.
+        train_period: times from which rho is estimated; by default the climatology's, where it names them, or all.
         memory_mb: bound on the fields in memory, about.
 
     Raises:
-        InputError: unknown names, no such initial time, stores that do not fit together, or a training period in which
-            a lead has no pair of times.
+        InputError: unknown names, no such initial time, stores that do not fit together, a lead without training pairs.
     """
+    _check(kind, climatology)
+    dataset = open_store(truth, "truth")
+    require_ascending(dataset.time.values)
+    fields = {name: _on_levels(dataset[name], levels) for name in _names(dataset, variables)}
+    names, chosen = list(fields), _levels_of(fields)
+    times, grid = dataset.time.values, grid_of(dataset)
+    usable, spans = np.flatnonzero(valid_times(dataset)), _spans(leads, times)
+    starts = usable[initial_times.positions(times[usable])]
+    job_of = [kind, store_identity(truth), times[starts].tolist(), spans.tolist(), names, chosen]
+    normals, rho = None, None
+    if climatology is not None and kind != "persistence":
+        normals = Normals(climatology, names, chosen, grid)
+        normals.check((times[starts][:, None] + spans).ravel())
+        job_of.append(store_identity(climatology))
+    if climatology is not None and normals is not None and kind == "damped-anomaly":
+        trained = _training_positions(times, usable, climatology, train_period)
+        normals.check(times[np.concatenate([starts, trained])])
+        job_of.append(times[trained].tolist())
+        rho = _lag_correlations(fields, trained, normals, spans, grid.latitude_weights(), memory_mb * 1e6)
+    job = digest(job_of)
+    description = describe(
+        "forecast", fingerprint, inputs, job=job, **_facts(kind, dataset, times[starts], chosen, rho)
+    )
+    content = _content(dataset, names, times[starts], spans, chosen, description)
+    with publishing(target, keep_partial=True) as partial:
+        store = lay_out(content, job, Objects(str(partial)))
+        _Baseline(kind, fields, normals, rho, times, starts, spans, store).run(memory_mb * 1e6, resumed=store.start())
+    logger.info("%s: %d initial times, %d leads of %s", target, len(starts), len(spans), ", ".join(names))
+
+
+def _check(kind: str, climatology: str | Path | None) -> None:
     if kind not in BASELINES:
         raise InputError(f"baseline {kind!r}: expected one of {', '.join(BASELINES)}.")
     if kind != "persistence" and climatology is None:
         raise InputError(f"{kind}: needs a climatology. Make one with `spherecast climatology`, and give its path.")
-    dataset = open_store(truth, "truth")
-    require_ascending(dataset.time.values)
-    names = _names(dataset, variables)
-    fields = {name: _on_levels(dataset[name], levels) for name in names}
-    has_levels = [field.level.values for field in fields.values() if "level" in field.dims]
-    chosen = has_levels[0].tolist() if has_levels else []
-    times, grid = dataset.time.values, grid_of(dataset)
-    usable = np.flatnonzero(valid_times(dataset))
-    starts = usable[initial_times.positions(times[usable])]
-    spans = _spans(leads, times)
-    job_of = [kind, store_identity(truth), times[starts].tolist(), spans.tolist(), names, chosen]
-    normals, rho = None, None
-    if kind != "persistence":
-        assert climatology is not None
-        normals = Normals(climatology, names, chosen, grid)
-        normals.check((times[starts][:, None] + spans).ravel())
-        job_of.append(store_identity(climatology))
-    if kind == "damped-anomaly":
-        assert climatology is not None
-        assert normals is not None
-        normals.check(times[starts])
-        trained = _training_positions(times, usable, climatology, train_period)
-        normals.check(times[trained])
-        job_of.append(times[trained].tolist())
-        rho = {
-            name: _lag_correlation(field, trained, normals, spans, grid.latitude_weights(), memory_mb * 1e6)
-            for name, field in fields.items()
-        }
-    job = digest(job_of)
-    description = describe(
-        "forecast",
-        fingerprint,
-        inputs,
-        baseline=kind,
-        simulated=bool(description_of(dataset).get("simulated", False)),
-        grid=str(grid),
-        levels=[int(level) for level in chosen],
-        period=period_of(times[starts]),
-        job=job,
-        **({} if rho is None else {"lag_correlation": {n: np.round(v, 4).tolist() for n, v in rho.items()}}),
-    )
-    content = forecast_content(
-        times[starts],
-        spans,
-        names,
-        {"level": np.array(chosen), "latitude": grid.latitude, "longitude": grid.longitude},
-        {name: {k: v for k, v in dataset[name].attrs.items() if k != ATTRIBUTE} for name in names},
-        {ATTRIBUTE: description},
-    )
-    with publishing(target, keep_partial=True) as partial:
-        store = lay_out(content, job, Objects(str(partial)))
-        resumed = store.start()
-        work = _Baseline(kind, fields, normals, rho, times, starts, spans, store)
-        work.run(memory_mb * 1e6, resumed=resumed)
-    logger.info("%s: %d initial times, %d leads of %s", target, len(starts), len(spans), ", ".join(names))
+
+
+def _facts(
+    kind: str, dataset: xr.Dataset, initial: np.ndarray, levels: list[int], rho: dict[str, np.ndarray] | None
+) -> dict[str, Any]:
+    """Return what the description says of a baseline."""
+    facts: dict[str, Any] = {
+        "baseline": kind,
+        "simulated": bool(description_of(dataset).get("simulated", False)),
+        "grid": str(grid_of(dataset)),
+        "levels": levels,
+        "period": period_of(initial),
+    }
+    if rho is not None:
+        facts["lag_correlation"] = {name: np.round(values, 4).tolist() for name, values in rho.items()}
+    return facts
+
+
+def _content(
+    dataset: xr.Dataset,
+    names: list[str],
+    initial: np.ndarray,
+    spans: np.ndarray,
+    levels: list[int],
+    description: dict[str, Any],
+) -> xr.Dataset:
+    """Return the store's axes and attributes, its forecasts without values."""
+    grid = grid_of(dataset)
+    axes = {"level": np.array(levels), "latitude": grid.latitude, "longitude": grid.longitude}
+    attributes = {name: {k: v for k, v in dataset[name].attrs.items() if k != ATTRIBUTE} for name in names}
+    return forecast_content(initial, spans, names, axes, attributes, {ATTRIBUTE: description})
+
+
+def _levels_of(fields: dict[str, xr.DataArray]) -> list[int]:
+    """Return the levels that fields share; none where all are surface fields."""
+    found = [field.level.values for field in fields.values() if "level" in field.dims]
+    return [int(level) for level in found[0]] if found else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +207,18 @@ class _Baseline:
                         damping = self.rho[name][first + offset].astype(np.float32)
                         values[name] += damping.reshape(-1, 1, 1) * anomaly
                 yield first + offset, values
+
+
+def _lag_correlations(
+    fields: dict[str, xr.DataArray],
+    trained: np.ndarray,
+    normals: Normals,
+    spans: np.ndarray,
+    weights: np.ndarray,
+    memory: float,
+) -> dict[str, np.ndarray]:
+    """Return rho of every variable, as `_lag_correlation` does of one."""
+    return {name: _lag_correlation(field, trained, normals, spans, weights, memory) for name, field in fields.items()}
 
 
 def _lag_correlation(

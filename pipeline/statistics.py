@@ -95,58 +95,67 @@ def statistics_store(
         InputError: the source has no valid time in the period, or no variable on a global grid.
     """
     source, dataset, names = fields_over_time(source)
-    positions, grid, statics = select_period(dataset, period, source), grid_of(dataset), fields_of(dataset)
-    times = dataset.time.values
-    if step is None:
-        step = _usual_step(times)
-    description = describe(
-        "statistics",
-        fingerprint,
-        inputs,
-        period=period_of(times[positions]),
-        step=_hours(step),
-        grid=str(grid),
-        levels=[int(level) for level in dataset.level.values] if "level" in dataset.coords else [],
-        simulated=bool(description_of(dataset).get("simulated", False)),
-    )
-    # Partners are looked up among the positions used, so that no pair takes in a time outside the period.
-    partner = np.full(times.size, -1)
-    pairs = pairs_of(times[positions], step)
-    partner[positions[pairs >= 0]] = positions[pairs[pairs >= 0]]
-    count = int((pairs >= 0).sum())
+    positions, times = select_period(dataset, period, source), dataset.time.values
+    step = _usual_step(times) if step is None else step
+    levels = {"level": dataset.level.values} if "level" in dataset.coords else {}
+    about = {"period": period_of(times[positions]), "step": _hours(step), **_facts(dataset)}
+    description = describe("statistics", fingerprint, inputs, **about)
+    partner = _partners(times, positions, step)
+    count = int((partner >= 0).sum())
+    if count == 0:
+        logger.warning("No two valid times are %s apart within the period: tendency statistics are NaN.", _hours(step))
 
     with publishing(target) as partial:
         parts = _parts_folder(Path(target), description)
-        job = _Job(source, str(parts), positions, partner, grid.latitude_weights(), memory_mb * 1e6)
-        elements = [
-            (name, int(block[0]), int(block[-1]) + 1)
-            for name in names
-            for block in blocks(positions, dataset[name], _BLOCK_BYTES)
-        ]
-        left = [element for element in elements if not _part(parts, element).exists()]
-        if left:
-            run_elements(_JOB, left, _Records(job), beam_options)
-        result = _combined(dataset, names, statics, parts, elements)
+        job = _Job(source, str(parts), positions, partner, grid_of(dataset).latitude_weights(), memory_mb * 1e6)
+        elements = _recorded(job, dataset, names, beam_options)
+        result = _combined(dataset, names, fields_of(dataset), parts, elements)
         empty = [name for name, (_, values) in result.items() if np.isnan(values[0]).any()]
         if empty:
             shutil.rmtree(parts)
             raise InputError(
                 f"{source}: {', '.join(empty)}: only missing values at some level. Leave the variable out."
             )
-        if count == 0:
-            logger.warning(
-                "No two valid times are %s apart within the period: tendency statistics are NaN.", _hours(step)
-            )
-        output = xr.Dataset(
+        xr.Dataset(
             {name: (dims, values, dataset[name].attrs) for name, (dims, values) in result.items()},
-            coords={"statistic": list(STATISTICS), "samples": positions.size, "tendency_samples": count},
-        )
-        if "level" in dataset.coords:
-            output = output.assign_coords(level=dataset.level.values)
-        output.attrs[ATTRIBUTE] = json.dumps(description)
-        output.to_netcdf(partial, engine="netcdf4")
+            coords={"statistic": list(STATISTICS), "samples": positions.size, "tendency_samples": count, **levels},
+            attrs={ATTRIBUTE: json.dumps(description)},
+        ).to_netcdf(partial, engine="netcdf4")
     shutil.rmtree(parts)
     logger.info("%s: %d variables, %d times, %d pairs", target, len(result), positions.size, count)
+
+
+def _facts(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return what the description says of the store that statistics are of."""
+    return {
+        "grid": str(grid_of(dataset)),
+        "levels": [int(level) for level in dataset.level.values] if "level" in dataset.coords else [],
+        "simulated": bool(description_of(dataset).get("simulated", False)),
+    }
+
+
+def _partners(times: np.ndarray, positions: np.ndarray, step: np.timedelta64) -> np.ndarray:
+    """Return for every time the position of its partner a step later, or -1; shape (time,)."""
+    # Partners are looked up among the positions used, so that no pair takes in a time outside the period.
+    partner = np.full(times.size, -1)
+    pairs = pairs_of(times[positions], step)
+    partner[positions[pairs >= 0]] = positions[pairs[pairs >= 0]]
+    return partner
+
+
+def _recorded(
+    job: _Job, dataset: xr.Dataset, names: list[str], beam_options: Sequence[str]
+) -> list[tuple[str, int, int]]:
+    """Run what is left of the job; return its elements, each a variable with its first position and that after the last."""
+    elements = [
+        (name, int(block[0]), int(block[-1]) + 1)
+        for name in names
+        for block in blocks(job.positions, dataset[name], _BLOCK_BYTES)
+    ]
+    left = [element for element in elements if not _part(Path(job.parts), element).exists()]
+    if left:
+        run_elements(_JOB, left, _Records(job), beam_options)
+    return elements
 
 
 def _combined(

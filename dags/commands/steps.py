@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,6 +36,14 @@ from transforms.errors import InputError
 __all__ = ["app"]
 
 app = typer.Typer()
+
+_REPEATABLE = {
+    "variables": "--variable",
+    "levels": "--level",
+    "numbers": "--number",
+    "checkpoints": "--checkpoint",
+}
+"""Options of `forecast` that are named for one of what they gather."""
 
 
 @app.command(**STEPS)
@@ -172,44 +180,42 @@ def forecast(
 
     Example: `spherecast forecast runs/quickstart -o storm.nc --initial-times 2003-01-01:2003-01-05:12h --members 10`
     """
-    elsewhere = {
-        "--initial-times": initial_times,
-        "--leads": leads,
-        "--variable": variable,
-        "--level": level,
-        "--states": states,
-        "--members": members,
-        "--number": number,
-        "--checkpoint": checkpoint,
-        "--overwrite": overwrite,
+    asked = {
+        "initial_times": initial_times,
+        "leads": leads,
+        "variables": variable,
+        "levels": level,
+        "states": states,
+        "members": members,
+        "numbers": number,
+        "checkpoints": checkpoint,
+        "overwrite": overwrite,
     }
     if target is None:
-        for option in (option for option, value in elsewhere.items() if value):
+        _refuse_without_output(asked)
+        bring_stage_up_to_date("forecast", configuration, overrides, runs_dir, name, force)
+    elif force:
+        raise InputError("--force: is for the run's own forecast.zarr. With --output, give --overwrite.")
+    else:
+        _forecast_to(locate(configuration, None, runs_dir, name)[1], target, overrides or [], asked)
+
+
+def _refuse_without_output(asked: dict[str, Any]) -> None:
+    for key, value in asked.items():
+        if value:
+            option = _REPEATABLE.get(key, f"--{key.replace('_', '-')}")
             raise InputError(
                 f"{option}: needs --output. The run's own forecast.zarr is what its configuration says: change "
                 "forecast.* there, as in forecast.lead_hours=240, or give -o OUT.zarr."
             )
-        bring_stage_up_to_date("forecast", configuration, overrides, runs_dir, name, force)
-        return
-    if force:
-        raise InputError("--force: is for the run's own forecast.zarr. With --output, give --overwrite.")
+
+
+def _forecast_to(directory: Path, target: str, overrides: list[str], asked: dict[str, Any]) -> None:
+    """Forecast from a run to any place and say so; `asked` are arguments of `forecast_to`."""
     from pipeline.commands.forecast_elsewhere import forecast_to
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
-    written = forecast_to(
-        locate(configuration, None, runs_dir, name)[1],
-        target,
-        overrides=overrides or [],
-        initial_times=initial_times,
-        leads=leads,
-        variables=variable,
-        levels=level,
-        states=states,
-        members=members,
-        numbers=number,
-        checkpoints=checkpoint,
-        overwrite=overwrite,
-    )
+    written = forecast_to(directory, target, overrides=overrides, **asked)
     message = f"Wrote {target}" if written else f"Nothing to do: {target} is up to date."
     Console(stderr=not written).print(message, markup=False, highlight=False, soft_wrap=True)
 

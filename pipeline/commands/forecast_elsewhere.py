@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artefacts import SCHEMA_VERSION, digest, read_description, refuse_other, require, store_identity
-from pipeline.config import Config
+from pipeline.config import Config, ForecastConfig
 from pipeline.config_files import load_config
 from pipeline.forecast import forecast_store
 from pipeline.runs import Run
@@ -26,6 +26,14 @@ __all__ = ["forecast_to"]
 _HOUR = np.timedelta64(1, "h")
 _CHANGEABLE = ("forecast.", "execution.memory_mb")
 """What may be changed of a run without making it another."""
+_OPTIONS = {
+    "every_hours": "--initial-times",
+    "lead_hours": "--leads",
+    "variables": "--variable",
+    "members": "--members",
+    "checkpoints": "--checkpoint",
+}
+"""Keys of ``forecast`` that an option stands for."""
 
 
 def forecast_to(
@@ -61,60 +69,57 @@ def forecast_to(
     """
     _check_target(target)
     run = Run.open(directory)
-    given = {
-        "every_hours": ("--initial-times", initial_times),
-        "lead_hours": ("--leads", leads),
-        "variables": ("--variable", variables),
-        "members": ("--members", members),
-        "checkpoints": ("--checkpoint", checkpoints),
-    }
-    config = _changed(run, overrides, {key: option for key, (option, value) in given.items() if value})
+    given = (initial_times, leads, variables, members, checkpoints)
+    config = _changed(run, overrides, [key for key, value in zip(_OPTIONS, given, strict=True) if value])
     settings = config.forecast
     choices = [_choice(str(which), run) for which in checkpoints or settings.checkpoints]
     members = members or settings.members
     if numbers and members * len(choices) == 1:
         raise InputError("--number: a single forecast has no members. Give --members N or several --checkpoint.")
     states = states or str(run.training_store)
-    period, every_hours = (config.periods.test, settings.every_hours) if initial_times is None else (None, None)
-    if initial_times is None and period is None:
-        raise InputError(
-            "--initial-times: needed, since periods.test of the run is not set, e.g. 2020-01-01:2020-02-01:12h."
-        )
     asked: dict[str, Any] = {
-        "initial_times": None if initial_times is None else parse_times(initial_times),
+        **_starts(config, initial_times),
         "leads": None if leads is None else _hours(leads, config.data.time_step_hours),
         "variables": variables or settings.variables,
         "levels": levels or None,
         "members": members,
         "numbers": numbers or None,
     }
+    fingerprint = _fingerprint(choices, states, initial_times, settings, asked)
+    if refuse_other(target, fingerprint, overwrite=overwrite):
+        return False
+    asked |= {"batch_size": settings.batch_size, "memory_mb": config.execution.memory_mb, "fingerprint": fingerprint}
+    asked |= {"lead_hours": settings.lead_hours, "perturbation": settings.perturbation, "key": "periods.test"}
+    if target.endswith(".nc"):
+        _write_netcdf(choices, states, Path(target), asked)
+    else:
+        forecast_store(choices, states, target, **asked)
+    return True
+
+
+def _starts(config: Config, initial_times: str | None) -> dict[str, Any]:
+    """Return the initial times that are asked for, or else those of the run, as arguments of `forecast_store`."""
+    if initial_times is not None:
+        return {"initial_times": parse_times(initial_times), "period": None, "every_hours": None}
+    if config.periods.test is None:
+        raise InputError(
+            "--initial-times: needed, since periods.test of the run is not set, e.g. 2020-01-01:2020-02-01:12h."
+        )
+    return {"initial_times": None, "period": config.periods.test, "every_hours": config.forecast.every_hours}
+
+
+def _fingerprint(
+    choices: list[Choice], states: str, initial_times: str | None, settings: ForecastConfig, asked: dict[str, Any]
+) -> str:
+    """Return what tells whether a forecast was made from the same checkpoints and states in the same way."""
     trained = [
         require(choice.folder, "checkpoint", "run `spherecast train` first")["fingerprint"] for choice in choices
     ]
-    fingerprint = digest(
+    return digest(
         ["forecast", SCHEMA_VERSION, trained, [choice.which for choice in choices], store_identity(states)]
-        + [initial_times, period, settings.model_dump(mode="json", exclude={"batch_size"}), asked["leads"]]
+        + [initial_times, asked["period"], settings.model_dump(mode="json", exclude={"batch_size"}), asked["leads"]]
         + [asked[key] for key in ("variables", "levels", "members", "numbers")]
     )
-    if refuse_other(target, fingerprint, overwrite=overwrite):
-        return False
-
-    options = {
-        "period": period,
-        "every_hours": every_hours,
-        "lead_hours": settings.lead_hours,
-        "perturbation": settings.perturbation,
-        "batch_size": settings.batch_size,
-        "memory_mb": config.execution.memory_mb,
-        "fingerprint": fingerprint,
-        "key": "periods.test",
-        **asked,
-    }
-    if target.endswith(".nc"):
-        _write_netcdf(choices, states, Path(target), options)
-    else:
-        forecast_store(choices, states, target, **options)
-    return True
 
 
 def _write_netcdf(choices: list[Choice], states: str, target: Path, options: dict[str, Any]) -> None:
@@ -135,11 +140,11 @@ def _check_target(target: str) -> None:
         )
 
 
-def _changed(run: Run, overrides: Sequence[str], given: dict[str, str]) -> Config:
+def _changed(run: Run, overrides: Sequence[str], given: Sequence[str]) -> Config:
     """Return the run's configuration with its forecasts changed.
 
     Args:
-        given: options that stand for keys of ``forecast``.
+        given: keys of `_OPTIONS` whose option says already what they are.
     """
     for override in overrides:
         key = override.partition("=")[0]
@@ -148,9 +153,9 @@ def _changed(run: Run, overrides: Sequence[str], given: dict[str, str]) -> Confi
                 f"{override}: a forecast with --output takes the run as it was trained; only forecast.* and "
                 "execution.memory_mb can be changed. Leave it out."
             )
-        option = given.get(key.removeprefix("forecast."))
-        if option is not None:
-            raise InputError(f"{override}: {option} says the same in another way. Give one of the two.")
+        name = key.removeprefix("forecast.")
+        if name in given:
+            raise InputError(f"{override}: {_OPTIONS[name]} says the same in another way. Give one of the two.")
     return load_config(run.directory / "config.yaml", overrides)
 
 

@@ -156,16 +156,7 @@ def score(
 
     if temporal and spatial:
         raise InputError("--temporal, --spatial: are two kinds of result. Give one of them.")
-    baselines, others = [], {}
-    for name in against or []:
-        if name in ("persistence", "climatology"):
-            baselines.append(name)
-        else:
-            label = Path(name.rstrip("/")).stem
-            if label in baselines:
-                raise InputError(f"--against {name}: another baseline is called {label} too. Rename one of the stores.")
-            baselines.append(label)
-            others[label] = name
+    baselines, others = _baselines(against or [])
     stores = [forecast, truth, *([climatology] if climatology else []), *others.values()]
     chosen: dict[str, Any] = {
         "average": "temporal" if temporal else "spatial" if spatial else "mean",
@@ -209,6 +200,22 @@ def score(
             raise InputError(f"{context.args[0]!r}: options of a runner need --runner.")
         score_store(request, target, workers=workers, beam_options=options, backend=backend, fingerprint=fingerprint)
         wrote(target)
+
+
+def _baselines(against: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the names of baselines, and the stores of those that are forecasts of others."""
+    baselines: list[str] = []
+    others: dict[str, str] = {}
+    for name in against:
+        if name in ("persistence", "climatology"):
+            baselines.append(name)
+        else:
+            label = Path(name.rstrip("/")).stem
+            if label in baselines:
+                raise InputError(f"--against {name}: another baseline is called {label} too. Rename one of the stores.")
+            baselines.append(label)
+            others[label] = name
+    return baselines, others
 
 
 @app.command(**STORES)

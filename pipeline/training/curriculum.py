@@ -131,12 +131,7 @@ def train(
         FloatingPointError: losses or gradients are not finite and going back did not mend it.
         Preempted: a signal asked to stop; a checkpoint holds all that was done.
     """
-    for index, stage in enumerate(settings.stages):
-        if len(windows("train", stage.steps)) == 0:
-            raise InputError(
-                f"training.stages[{index}]: {stage.steps} steps need {forecaster.input_steps + stage.steps} consecutive "
-                "valid times, and periods.train has none. Extend the period, or use fewer steps."
-            )
+    _require_windows(windows, settings, forecaster.input_steps)
     if mesh is not None:
         nnx.update(forecaster, replicated(nnx.state(forecaster), mesh))
     total = sum(stage.updates for stage in settings.stages)
@@ -156,27 +151,23 @@ def train(
         if latest is not None:
             logger.info("going on after %d of %d updates", latest, total)
             position = Position(**store.restore_progress(latest))
-        curriculum = stack.enter_context(
-            contextlib.closing(
-                _Curriculum(
-                    forecaster,
-                    spec,
-                    windows,
-                    replicated(weights, mesh),
-                    settings,
-                    mesh,
-                    store,
-                    log,
-                    bar,
-                    stop,
-                    memory_mb,
-                )
-            )
-        )
+        weights = replicated(weights, mesh)
+        curriculum = _Curriculum(forecaster, spec, windows, weights, settings, mesh, store, log, bar, stop, memory_mb)
+        stack.enter_context(contextlib.closing(curriculum))
         curriculum.follow(headline or [])
         bar.update(latest or 0, "compiling")
         curriculum.compile(position)
         curriculum.run(position, latest)
+
+
+def _require_windows(windows: Windows, settings: TrainingConfig, input_steps: int) -> None:
+    """Require that the training period has windows for every stage."""
+    for index, stage in enumerate(settings.stages):
+        if len(windows("train", stage.steps)) == 0:
+            raise InputError(
+                f"training.stages[{index}]: {stage.steps} steps need {input_steps + stage.steps} consecutive "
+                "valid times, and periods.train has none. Extend the period, or use fewer steps."
+            )
 
 
 class _Curriculum:
