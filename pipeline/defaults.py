@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import WEATHERBENCH_LEVELS, Config
 from pipeline.config_files import apply_override, load_config, parse_config
@@ -52,30 +53,7 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
     overrides = list(overrides)
     options = load_config(_TEMPLATE, [change for change in overrides if change.startswith("source.")])
     dataset = open_source(path, **reading_options(options))
-    known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.usual]
-    prognostic = [v.name for v in known if v.kind != "static" and (v.partner is None or v.partner in dataset)]
-    if not prognostic:
-        raise InputError(
-            f"source.path: {path} has none of the usual variables; it has {', '.join(map(str, dataset.data_vars))}. "
-            "Name them under source.rename, in a configuration of your own."
-        )
-    data = {
-        "grid": template["data"]["grid"],
-        "variables": prognostic,
-        "statics": [variable.name for variable in known if variable.kind == "static"],
-        "levels": [],
-        "time_step_hours": _step_hours(dataset["time"].values),
-    }
-    on_levels = [variable for variable in prognostic if VARIABLES[variable].kind == "pressure"]
-    if on_levels and "level" not in dataset.coords:
-        axes = ", ".join(map(str, dataset[on_levels[0]].dims))
-        raise InputError(
-            f"{on_levels[0]}: has axes ({axes}), expected (time, level, latitude, longitude). Give the source a level "
-            "axis, of one pressure in hPa at least."
-        )
-    if on_levels:
-        present = {int(level) for level in dataset["level"].values}
-        data["levels"] = [level for level in WEATHERBENCH_LEVELS if level in present] or sorted(present)
+    data = {"grid": template["data"]["grid"], **_data_in(dataset, path)}
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path.rstrip("/")).stem).lstrip("._-")
     values = {
         "name": name or stem or "data",
@@ -90,6 +68,31 @@ def data_config(path: str, overrides: Iterable[str] = (), name: str | None = Non
         apply_override(values, override)
     values["model"]["levels"] = _fitting(values["model"]["levels"], values["data"]["grid"])
     return parse_config(values, path)
+
+
+def _data_in(dataset, path: str) -> dict[str, Any]:
+    """Return variables, statics, levels and time step of a canonical source as keys of ``data``."""
+    known = [variable for variable in VARIABLES.values() if variable.name in dataset and variable.usual]
+    prognostic = [v.name for v in known if v.kind != "static" and (v.partner is None or v.partner in dataset)]
+    if not prognostic:
+        raise InputError(
+            f"source.path: {path} has none of the usual variables; it has {', '.join(map(str, dataset.data_vars))}. "
+            "Name them under source.rename, in a configuration of your own."
+        )
+    on_levels = [variable for variable in prognostic if VARIABLES[variable].kind == "pressure"]
+    if on_levels and "level" not in dataset.coords:
+        axes = ", ".join(map(str, dataset[on_levels[0]].dims))
+        raise InputError(
+            f"{on_levels[0]}: has axes ({axes}), expected (time, level, latitude, longitude). Give the source a level "
+            "axis, of one pressure in hPa at least."
+        )
+    present = {int(level) for level in dataset["level"].values} if on_levels else set()
+    return {
+        "variables": prognostic,
+        "statics": [variable.name for variable in known if variable.kind == "static"],
+        "levels": [level for level in WEATHERBENCH_LEVELS if level in present] or sorted(present),
+        "time_step_hours": _step_hours(dataset["time"].values),
+    }
 
 
 def _fitting(levels: list[dict], grid: dict) -> list[dict]:

@@ -96,22 +96,25 @@ def open_source(
         for file in (files or [path])
         for raw in open_raw(file, {} if files else options, retry)
     ]
-    if len(parts) > 1:
-        # Lazy arrays of xarray would be read when they are joined, those of dask are not.
-        parts = [in_blocks(part) for part in parts]
-        try:
-            dataset: Any = xr.combine_by_coords(
-                parts, data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
-            )
-        except (ValueError, xr.MergeError) as error:
-            raise InputError(
-                f"source.path: the {len(parts)} parts of {path} do not fit together ({error}). Give data of one grid and "
-                "one set of levels whose times do not overlap."
-            ) from error
-    else:
-        dataset = parts[0]
+    dataset = _joined(parts, path) if len(parts) > 1 else parts[0]
     making.require_all_found()
     return in_blocks(dataset) if blocks else dataset
+
+
+def _joined(parts: list[xr.Dataset], path: str) -> xr.Dataset:
+    """Return the canonical parts of a source as one dataset, without reading them."""
+    # Lazy arrays of xarray would be read when they are joined, those of dask are not.
+    blocks = [in_blocks(part) for part in parts]
+    try:
+        joined: Any = xr.combine_by_coords(
+            blocks, data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
+        )
+    except (ValueError, xr.MergeError) as error:
+        raise InputError(
+            f"source.path: the {len(parts)} parts of {path} do not fit together ({error}). Give data of one grid and "
+            "one set of levels whose times do not overlap."
+        ) from error
+    return joined
 
 
 def in_blocks(dataset: xr.Dataset) -> xr.Dataset:
