@@ -33,10 +33,10 @@ from model.training import loss_weights
 from pipeline.artefacts import describe, write_description
 from pipeline.config_files import load_config
 from pipeline.forecast import forecast_store
-from pipeline.forecasting.initial_states import InitialStates
 from pipeline.forecasting.integration import Integration
 from pipeline.forecasting.writing import forecast_content, lay_out
 from pipeline.planning.programs import specification
+from pipeline.states.reading import StateReader
 from pipeline.stores.objects import Objects
 from pipeline.training.checkpoints import CheckpointStore, Choice, load_trained
 from pipeline.training.curriculum import configured_trainer
@@ -114,7 +114,7 @@ def writing_rows(folder: Path, repeats: int) -> list[dict]:
     spec, states = model.spec, xr.open_zarr(folder / "states.zarr").load()
     work = Integration(
         [model],
-        InitialStates(states, spec.layout, "states"),
+        StateReader(states, spec.layout, "states"),
         states.time.values[:INITIAL],
         np.arange(INITIAL)[:, None],
         [0],

@@ -35,10 +35,12 @@ from model.training import Batch, Trainer, TrainState, loss_weights
 from pipeline.config import RolloutStage
 from pipeline.config_files import load_config
 from pipeline.planning.programs import specification
+from pipeline.states.layout import StateLayout
+from pipeline.states.reading import StateReader
+from pipeline.stores.reading import open_store
 from pipeline.training.curriculum import train
-from pipeline.training.layout import StateLayout
 from pipeline.training.loader import Loader
-from pipeline.training.windows import StateReader, WindowSource, window_starts
+from pipeline.training.windows import WindowSource, window_starts
 from transforms.forcings import forcing_fields
 from transforms.grids import Grid
 from transforms.solar import solar_position
@@ -263,9 +265,9 @@ def windows(stores: Path, name: str, steps: int, *, clock: bool = False, empty: 
     """Return all windows of a store, or none, with radiation as forcing, or radiation and clock."""
     nlat, nlon, variables, levels, count, _ = SHAPES[name]
     grid = Grid.equiangular(nlat, nlon, poles=False)
-    times = _times(count)
+    times, path = _times(count), training_store(stores, name)
     return WindowSource(
-        StateReader(training_store(stores, name), StateLayout(tuple(variables), tuple(levels)), memory_mb=0),
+        StateReader(open_store(path, name), StateLayout(tuple(variables), tuple(levels)), name),
         times,
         window_starts(times, np.full(count, not empty), 1 + steps, STEP, None),
         input_steps=1,
@@ -281,10 +283,8 @@ def training_store(stores: Path, name: str) -> Path:
         return path
     nlat, nlon, variables, levels, count, shard = SHAPES[name]
     rng = np.random.default_rng(0)
-    latitude, longitude = (
-        np.deg2rad(Grid.equiangular(nlat, nlon, poles=False).latitude),
-        np.arange(nlon) * 2 * np.pi / nlon,
-    )
+    grid = Grid.equiangular(nlat, nlon, poles=False)
+    latitude, longitude = np.deg2rad(grid.latitude), np.deg2rad(grid.longitude)
     phase = 0.1 * np.arange(count)[:, None, None, None] + np.arange(len(levels))[None, :, None, None]
     fields = {}
     for variable in variables:
@@ -292,7 +292,7 @@ def training_store(stores: Path, name: str) -> Path:
         fields[variable] = waves + 0.1 * rng.standard_normal(waves.shape, dtype=np.float32)
     dataset = xr.Dataset(
         {key: (("time", "level", "latitude", "longitude"), values) for key, values in fields.items()},
-        {"time": _times(count), "level": list(levels)},
+        {"time": _times(count), "level": list(levels), "latitude": grid.latitude, "longitude": grid.longitude},
     )
     space = (len(levels), nlat, nlon)
     encoding = {key: {"chunks": (1, *space), "shards": (shard, *space)} for key in fields}

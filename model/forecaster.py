@@ -84,7 +84,7 @@ class Forecaster(nnx.Module):
             grid: grid of the states.
             statics: normalised time-independent inputs, (static, latitude, longitude).
             forcings: number of forcing fields given for every step.
-            input_steps: states given to the network, ``t, t - dt, ...``.
+            input_steps: states given to the network, the latest that at t.
             remat: recompute a step's activations in the backward pass, so that memory grows by little more than a state
                 with every step: the coefficients of the network's inputs are kept beside it, which are smaller and
                 spare the transform of the finest grid. Of ``"products"`` the results of matrix products are kept: less
@@ -127,13 +127,14 @@ class Forecaster(nnx.Module):
         """Return the change over the next step in units of `tendency_std`.
 
         Args:
-            history: states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude).
+            history: states up to t, ascending in time, (batch, input_steps, channel, latitude, longitude).
             forcing: normalised forcings at t, (batch, forcing, latitude, longitude).
 
         Returns:
             (batch, channel, latitude, longitude).
         """
-        normalised = (history - self.mean[...]) / self.std[...]
+        # The network's channels begin with the latest state, those of all else with the earliest.
+        normalised = (history[:, ::-1] - self.mean[...]) / self.std[...]
 
         def pick(indices: tuple[int, ...]) -> jax.Array:
             fields = normalised[:, :, jnp.asarray(indices, jnp.int32)]
@@ -149,7 +150,7 @@ class Forecaster(nnx.Module):
 
     def step(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
         """Return the state at ``t + dt``, (batch, channel, latitude, longitude); arguments as above."""
-        return history[:, 0] + self.tendency_std[...] * self.normalised_tendency(history, forcing)
+        return history[:, -1] + self.tendency_std[...] * self.normalised_tendency(history, forcing)
 
     def rollout(self, history: jax.Array, forcings: jax.Array) -> jax.Array:
         """Integrate one step for every forcing.
@@ -157,7 +158,7 @@ class Forecaster(nnx.Module):
         In training mode, batch normalisations then hold running averages updated by the mean over the steps.
 
         Args:
-            history: states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude).
+            history: states up to t, ascending in time, (batch, input_steps, channel, latitude, longitude).
             forcings: normalised forcings at ``t, t + dt, ...``, (batch, step, forcing, latitude, longitude).
 
         Returns:
@@ -167,7 +168,7 @@ class Forecaster(nnx.Module):
 
         def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[jax.Array, nnx.State]]:
             carry, statistics = advance(carry, step)
-            return carry, (carry[:, 0], statistics)
+            return carry, (carry[:, -1], statistics)
 
         _, (states, statistics) = self._scan(body, history, forcings.shape[1])
         self._update_statistics(statistics)
@@ -187,14 +188,14 @@ class Forecaster(nnx.Module):
         def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[Any, nnx.State]]:
             # What a step starts from is measured, not what it leads to: the former is kept for the backward pass, and
             # the latter, with the transform to the finest grid, need not be computed anew.
-            seen = measure(carry[:, 0], step - 1)
+            seen = measure(carry[:, -1], step - 1)
             carry, statistics = advance(carry, step)
             return carry, (seen, statistics)
 
         steps = forcings.shape[1]
         carry, (measured, statistics) = self._scan(body, history, steps)
         self._update_statistics(statistics)
-        last = measure(carry[:, 0], jnp.asarray(steps - 1))
+        last = measure(carry[:, -1], jnp.asarray(steps - 1))
         return jax.tree.map(lambda earlier, last: jnp.concatenate([earlier[1:], last[None]]), measured, last)
 
     def _advance(self, forcings: jax.Array) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, nnx.State]]:
@@ -207,7 +208,7 @@ class Forecaster(nnx.Module):
             # Scanning over the forcings themselves would need a copy of them with the steps first.
             forcing = jax.lax.dynamic_index_in_dim(forcings, step, axis=1, keepdims=False)
             following = model.step(carry, forcing)
-            carry = jnp.concatenate([following[:, None], carry[:, :-1]], axis=1)
+            carry = jnp.concatenate([carry[:, 1:], following[:, None]], axis=1)
             return carry, nnx.state(model, nnx.BatchStat)
 
         return advance

@@ -414,4 +414,4 @@ def _observe(model: Forecaster, batch: Batch, measure: Callable[[jax.Array], Any
         truth = jax.lax.dynamic_index_in_dim(batch.states, inputs + step, axis=1, keepdims=False)
         return measure((state - truth) / scale)
 
-    return model.observe(batch.states[:, :inputs][:, ::-1], batch.forcings, compare)
+    return model.observe(batch.states[:, :inputs], batch.forcings, compare)

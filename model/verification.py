@@ -66,7 +66,7 @@ class ForecastErrors:
             batch: on the host, the same in every process, without an axis of parts.
         """
         inputs = self._inputs
-        history = self._place(batch.states[:, :inputs][:, ::-1], STATES)
+        history = self._place(batch.states[:, :inputs], STATES)
         errors = []
         for step in range(batch.forcings.shape[1]):
             forcing = self._place(batch.forcings[:, step], _FIELDS)
@@ -91,7 +91,7 @@ class ForecastErrors:
     ) -> tuple[jax.Array, jax.Array]:
         following = nnx.merge(self._graph, params, statistics, constants).step(history, forcing)
         error = jnp.mean((following - truth) ** 2 * latitude_weights[:, None], axis=(0, 2, 3))
-        return jnp.concatenate([following[:, None], history[:, :-1]], axis=1), error
+        return jnp.concatenate([history[:, 1:], following[:, None]], axis=1), error
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         return None if self._mesh is None else NamedSharding(self._mesh, present(self._mesh, spec))

@@ -16,15 +16,16 @@ import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, require, store_identity
 from pipeline.config import PerturbationConfig
-from pipeline.forecasting.initial_states import InitialStates, initial_histories
+from pipeline.forecasting.initial_states import initial_histories
 from pipeline.forecasting.integration import Integration
 from pipeline.forecasting.perturbations import Perturbations
 from pipeline.forecasting.writing import forecast_content, lay_out
 from pipeline.runs import Run
+from pipeline.states.layout import StateLayout
+from pipeline.states.reading import StateReader
 from pipeline.stores.objects import Objects
 from pipeline.stores.reading import description_of, grid_of, open_store, period_of, valid_times
 from pipeline.training.checkpoints import Choice, ForecasterSpec, load_trained
-from pipeline.training.layout import StateLayout
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.selections import Selection
@@ -137,13 +138,13 @@ def forecast_store(
         every_hours=every_hours,
         key=key,
     )
-    initial = dataset.time.values[histories[:, 0]]
+    initial = dataset.time.values[histories[:, -1]]
     ensemble = members * len(models) > 1
     settings = perturbation or PerturbationConfig()
     chosen = _numbers(members * len(models), numbers)
     work = Integration(
         models,
-        InitialStates(dataset, spec.layout, str(states)),
+        StateReader(dataset, spec.layout, str(states)),
         initial,
         histories,
         chosen,

@@ -19,11 +19,12 @@ from pipeline.artefacts import describe, publishing, require, working_path, writ
 from pipeline.config import Config
 from pipeline.processes.distributed import barrier, initialise, is_lead, training_mesh
 from pipeline.runs import Run
+from pipeline.states.layout import StateLayout, normalisation
+from pipeline.states.reading import StateReader
 from pipeline.stores.reading import description_of, grid_of, open_store, valid_times
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import train
-from pipeline.training.layout import StateLayout, normalisation
-from pipeline.training.windows import StateReader, WindowSource, window_starts
+from pipeline.training.windows import WindowSource, window_starts
 from transforms.errors import InputError
 from transforms.forcings import forcing_fields
 
@@ -106,7 +107,7 @@ class TrainingData:
         )
         # Batches are read by loaders with memory of their own; this is for validation.
         self.reader_memory_mb = self.config.execution.loader_memory_mb // 8
-        self._reader = StateReader(run.training_store, layout, self.reader_memory_mb)
+        self._reader = StateReader(dataset, layout, "the training store", memory_mb=self.reader_memory_mb)
 
     def windows(self, period: str, steps: int) -> WindowSource:
         """Return the windows of a period of the configuration for rollouts of `steps`.

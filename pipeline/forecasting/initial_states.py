@@ -1,4 +1,4 @@
-"""The states that forecasts start from: which initial times a store allows, and reading them."""
+"""The states that forecasts start from: which initial times a store allows."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
-import xarray as xr
 
-from pipeline.stores.reading import on_levels
 from pipeline.training.checkpoints import ForecasterSpec
-from pipeline.training.layout import StateLayout
 from transforms.errors import InputError
 from transforms.selections import Selection
 from transforms.timeaxis import as_datetime64, require_ascending, time_text
 
-__all__ = ["InitialStates", "initial_histories"]
+__all__ = ["initial_histories"]
 
 _HOUR = np.timedelta64(1, "h")
 
@@ -30,7 +27,7 @@ def initial_histories(
     every_hours: int | None = None,
     key: str = "period",
 ) -> np.ndarray:
-    """Return where the states at ``t, t - dt, ...`` of every initial time t lie, (initial time, input_steps).
+    """Return where the states up to every initial time lie, ascending in time, (initial time, input_steps).
 
     The states before an initial time that the network needs may lie before the period.
 
@@ -43,7 +40,7 @@ def initial_histories(
         InputError: there is no initial time, or one that was asked for is not possible.
     """
     require_ascending(times)
-    back = np.arange(spec.model.input_steps) * spec.time_step_hours * _HOUR
+    back = np.arange(spec.model.input_steps)[::-1] * spec.time_step_hours * _HOUR
     wanted = times[:, None] - back
     found = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
     possible = ((times[found] == wanted) & valid[found]).all(axis=1)
@@ -71,35 +68,3 @@ def initial_histories(
         within = "all times" if period is None else f"{period[0]:%Y-%m-%d %H} to {period[1]:%Y-%m-%d %H} UTC"
         raise InputError(f"{key}: {within} holds no valid initial time; {has}.")
     return found[chosen]
-
-
-class InitialStates:
-    """Reads states of a store as (time, channel, latitude, longitude)."""
-
-    def __init__(self, dataset: xr.Dataset, layout: StateLayout, path: str) -> None:
-        """Choose the fields.
-
-        Args:
-            path: of the store, for messages.
-
-        Raises:
-            InputError: a variable or level of the layout is missing.
-        """
-        self._fields = []
-        for name in layout.variables:
-            if name not in dataset:
-                raise InputError(f"{name}: missing; {path} has {', '.join(map(str, dataset.data_vars))}.")
-            field = dataset[name]
-            if "level" in field.dims:
-                field = on_levels(field, layout.levels, f"{path}: {name}")
-            self._fields.append(field)
-
-    def read(self, positions: np.ndarray) -> np.ndarray:
-        """Return the states at some positions, float32, in memory of their own."""
-        distinct, index = np.unique(positions, return_inverse=True)
-        runs = np.split(distinct, np.flatnonzero(np.diff(distinct) > 1) + 1)
-        columns = []
-        for field in self._fields:
-            values = np.concatenate([field.isel(time=slice(int(run[0]), int(run[-1]) + 1)).values for run in runs])
-            columns.append(values.reshape(len(values), -1, *values.shape[-2:]))
-        return np.concatenate(columns, axis=1)[index].astype(np.float32, copy=False)

@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 from model.sharding import make_mesh
 from model.training import replicated
-from pipeline.forecasting.initial_states import InitialStates
 from pipeline.forecasting.perturbations import Perturbations
 from pipeline.forecasting.rollout_blocks import Block, Program, block_length, block_program
 from pipeline.forecasting.writing import ForecastStore, GroupWriting, Place
 from pipeline.jobs.progress import progress
 from pipeline.jobs.threads import background, thread_limit
+from pipeline.states.layout import StateLayout
+from pipeline.states.reading import StateReader
 from pipeline.training.checkpoints import ForecasterSpec, Trained
-from pipeline.training.layout import StateLayout
 from transforms.forcings import forcing_fields, forcing_names
 
 __all__ = ["Batch", "Integration"]
@@ -66,7 +66,7 @@ class Integration:
         models: one for each checkpoint, of one layout, grid and time step.
         states: initial states.
         initial: initial times, datetime64.
-        histories: where the states at and before each lie, as many as the model that needs most takes.
+        histories: where the states up to each lie, ascending in time, as many as the model that needs most takes.
         numbers: of the members that are written; number n has checkpoint ``n % len(models)``, and those whose quotient
             is zero are not perturbed.
         labelled: whether messages name the member.
@@ -76,7 +76,7 @@ class Integration:
     """
 
     models: Sequence[Trained]
-    states: InitialStates
+    states: StateReader
     initial: np.ndarray
     histories: np.ndarray
     numbers: Sequence[int]
@@ -181,8 +181,8 @@ class Integration:
 
         All states of a member's history are perturbed alike, which leaves its tendency as it is.
         """
-        positions = self.histories[batch.times, : batch.model.spec.model.input_steps]
-        history = self.states.read(positions.ravel()).reshape(*positions.shape, -1, *self._spec.grid.shape)
+        positions = self.histories[batch.times, -batch.model.spec.model.input_steps :]
+        history = self.states.read(positions)
         for i, (time, member) in enumerate(batch.places):
             number = self.numbers[member]
             if number >= len(self.models) and self.perturbations is not None:
@@ -213,7 +213,7 @@ class Integration:
             if bad.any():
                 writing.stop(member, f"{self._name(int(np.argmax(bad)))} has missing values in the initial state")
         if self.steps[0] == 0:
-            writes.append(consumer.submit(writing.add, 0, self.kept.unpack(history[:, 0, self.channels])))
+            writes.append(consumer.submit(writing.add, 0, self.kept.unpack(history[:, -1, self.channels])))
         for first in range(0, self.steps[-1], length):
             if writing.stopped:
                 break

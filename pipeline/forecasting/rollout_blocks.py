@@ -68,8 +68,8 @@ def block_length(steps: int, step_bytes: float, memory: float) -> int:
 def block_program(graph: nnx.GraphDef, channels: np.ndarray | None, mesh: Mesh | None = None) -> Program:
     """Return the compiled program of a block.
 
-    Its history are the states at ``t, t - dt, ...``, (batch, input_steps, channel, latitude, longitude), its forcings
-    those of its steps, (batch, step, forcing, latitude, longitude).
+    Its history are the states up to t, ascending in time, (batch, input_steps, channel, latitude, longitude), its
+    forcings those of its steps, (batch, step, forcing, latitude, longitude).
 
     Args:
         graph: of a forecaster built without a mesh.
@@ -81,9 +81,9 @@ def block_program(graph: nnx.GraphDef, channels: np.ndarray | None, mesh: Mesh |
     def work(state: nnx.State, history: jax.Array, forcings: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         kept = history.shape[1]
         states = nnx.merge(graph, state).rollout(history, forcings)
-        recent = states if kept <= states.shape[1] else jnp.concatenate([history[:, ::-1], states], axis=1)
+        recent = states if kept <= states.shape[1] else jnp.concatenate([history, states], axis=1)
         finite = jnp.isfinite(states).all(axis=(3, 4))
-        return recent[:, -kept:][:, ::-1], states if channels is None else states[:, :, channels], finite
+        return recent[:, -kept:], states if channels is None else states[:, :, channels], finite
 
     if mesh is None:
         program, place = jax.jit(work), lambda fields: fields

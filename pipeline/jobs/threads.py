@@ -41,11 +41,16 @@ def background() -> Executor:
     return _AtOnce() if thread_limit() == 1 else ThreadPoolExecutor(1)
 
 
-def decoding_context() -> ts.Context:
-    """Return the resources with which tensorstore reads and decodes."""
+def decoding_context(cache_bytes: int = 0) -> ts.Context:
+    """Return the resources with which tensorstore reads and decodes.
+
+    Args:
+        cache_bytes: bound on the decoded chunks that are kept.
+    """
     limit = thread_limit()
     resources = () if limit is None else ("data_copy_concurrency", "file_io_concurrency")
-    return ts.Context({name: {"limit": limit} for name in resources})
+    limits = {name: {"limit": limit} for name in resources}
+    return ts.Context({"cache_pool": {"total_bytes_limit": cache_bytes}, **limits})
 
 
 def keep_freed_memory_low() -> None:

@@ -30,9 +30,9 @@ from pipeline.config_files import parse_config
 from pipeline.planning.hlo import Program
 from pipeline.planning.plan import NEWS
 from pipeline.processes.topologies import Topology
+from pipeline.states.layout import StateLayout
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import configured_trainer
-from pipeline.training.layout import StateLayout
 from transforms.forcings import forcing_names
 
 __all__ = ["forecast_program", "main", "measure", "specification", "training_program"]

@@ -19,7 +19,7 @@ from xarray.core import indexing
 from pipeline.jobs.threads import decoding_context
 from pipeline.sources.retrying import Retry
 
-__all__ = ["LazyArray", "driver_of", "lazily_indexed", "open_array"]
+__all__ = ["LazyArray", "lazily_indexed", "open_array", "tensorstore_of"]
 
 
 def open_array(store: str | Path, name: str) -> ts.TensorStore:
@@ -29,13 +29,33 @@ def open_array(store: str | Path, name: str) -> ts.TensorStore:
         ValueError, NotImplementedError: tensorstore does not know its codecs, filters or type.
     """
     folder = (Path(store) / name).resolve()
-    spec = {"driver": driver_of(folder), "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    # By its version of zarr.
+    driver = "zarr3" if (folder / "zarr.json").is_file() else "zarr"
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}}
     return ts.open(spec, open=True, read=True, context=decoding_context()).result()
 
 
-def driver_of(folder: Path) -> str:
-    """Return the name of tensorstore's driver for the array in a folder, by its version of zarr."""
-    return "zarr3" if (folder / "zarr.json").is_file() else "zarr"
+def tensorstore_of(variable: xr.Variable, context: ts.Context) -> ts.TensorStore | None:
+    """Return the array behind a lazy variable, its axes and their values in the variable's order.
+
+    Args:
+        context: resources of its own; what is in its cache is not compared with the disk again.
+
+    Returns:
+        None where something other than tensorstore reads the variable.
+    """
+    lazy = variable._data
+    if not isinstance(lazy, indexing.LazilyIndexedArray) or not isinstance(lazy.array, LazyArray):
+        return None
+    array = lazy.array.reopened(context)
+    if array is None:
+        return None
+    # From the last axis to the first, so that an axis that goes does not move those that are still to be cut.
+    for axis, (part, size) in reversed(list(enumerate(zip(lazy.key.tuple, lazy.array.shape, strict=True)))):
+        positions = np.arange(size)[part]
+        if positions.shape != (size,) or (np.diff(positions) < 0).any():
+            array = array[(slice(None),) * axis + (positions,)]
+    return array
 
 
 class LazyArray(BackendArray):
@@ -66,6 +86,14 @@ class LazyArray(BackendArray):
         self._token = uuid.uuid4().hex
         self.shape = tuple(source.shape[axis] for axis in self._order)
         self.dtype = np.dtype(source.dtype.numpy_dtype if isinstance(source, ts.TensorStore) else source.dtype)
+
+    def reopened(self, context: ts.Context) -> ts.TensorStore | None:
+        """Return the array opened with other resources, its axes in their order here; None where it is no tensorstore."""
+        if not isinstance(self._source, ts.TensorStore):
+            return None
+        # Published stores never change: what is in a cache need not be compared with the disk.
+        spec = {**self._source.spec().to_json(), "recheck_cached_data": "open"}
+        return ts.open(spec, open=True, read=True, context=context).result().transpose(self._order)
 
     def __dask_tokenize__(self) -> str:
         return self._token

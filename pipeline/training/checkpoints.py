@@ -22,7 +22,7 @@ from model.network import Level, NetworkConfig
 from model.training import TrainState
 from pipeline.artefacts import digest, require
 from pipeline.config import ModelConfig
-from pipeline.training.layout import StateLayout
+from pipeline.states.layout import StateLayout
 from transforms.errors import InputError
 from transforms.forcings import forcing_names
 from transforms.grids import Grid

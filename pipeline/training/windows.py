@@ -1,4 +1,4 @@
-"""Windows of consecutive states: which there are, and reading them from a training store for training and forecasts."""
+"""Windows of consecutive states of a training store: which there are, and reading them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from model.training import Batch
-from pipeline.stores.lazy_arrays import driver_of
-from pipeline.training.layout import StateLayout
+from pipeline.states.reading import StateReader
 
-__all__ = ["StateReader", "WindowSource", "window_starts"]
+__all__ = ["WindowSource", "window_starts"]
 
 _GROUP_BYTES = 64_000_000
 _ALIGNMENT = 64
@@ -49,87 +46,6 @@ def window_starts(
     position = np.arange(times.size)
     began = np.maximum.accumulate(np.where(usable & ~continues, position, 0))
     return np.flatnonzero(usable & (position - began + 1 >= length)) - (length - 1)
-
-
-class StateReader:
-    """Reads states of a training store as (time, channel, latitude, longitude)."""
-
-    def __init__(self, store: Path, layout: StateLayout, memory_mb: int) -> None:
-        """Open the store.
-
-        Args:
-            memory_mb: bound on the decoded chunks that are kept in memory.
-        """
-        self._store, self._layout = store.resolve(), layout
-        self._open(memory_mb * 1_000_000)
-
-    def _open(self, cache_bytes: int) -> None:
-        context = ts.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
-        opening = {
-            name: ts.open(
-                {
-                    "driver": driver_of(self._store / name),
-                    "kvstore": {"driver": "file", "path": f"{self._store}/{name}/"},
-                    # Published stores never change: what is in the cache need not be compared with the disk.
-                    "recheck_cached_data": "open",
-                },
-                context=context,
-                open=True,
-                read=True,
-            )
-            for name in self._layout.variables
-        }
-        arrays = {name: future.result() for name, future in opening.items()}
-        self._arrays = {
-            name: array if array.dtype == ts.float32 else ts.cast(array, ts.float32) for name, array in arrays.items()
-        }
-        self._times_per_chunk = max((array.chunk_layout.read_chunk.shape or (1,))[0] or 1 for array in arrays.values())
-
-    def with_cache(self, cache_bytes: int) -> StateReader:
-        """Return a reader of the same store that keeps decoded chunks of at most `cache_bytes`, its own."""
-        other = copy.copy(self)
-        other._open(cache_bytes)
-        return other
-
-    @property
-    def state_shape(self) -> tuple[int, int, int]:
-        """(channel, latitude, longitude)."""
-        latitude, longitude = next(iter(self._arrays.values())).shape[-2:]
-        return len(self._layout.fields), latitude, longitude
-
-    def times_touched(self, count: int) -> int:
-        """Return the most times that the chunks of `count` consecutive states hold."""
-        return ((count + self._times_per_chunk - 2) // self._times_per_chunk + 1) * self._times_per_chunk
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Return `count` consecutive states from position `start`, float32."""
-        return self.read_windows(np.array([start]), count)[0]
-
-    def read_windows(
-        self, starts: np.ndarray, count: int, latitudes: slice = slice(None), into: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Return (window, time, channel, latitude, longitude), float32: `count` states from every position.
-
-        Args:
-            latitudes: the rows that are returned, without a step.
-            into: contiguous array that is filled and returned; a new one by default.
-        """
-        if into is None:
-            channels, nlat, nlon = self.state_shape
-            into = np.empty((len(starts), count, channels, len(range(nlat)[latitudes]), nlon), np.float32)
-        states = into.reshape(-1, *into.shape[2:])
-        times = (np.asarray(starts)[:, None] + np.arange(count)).ravel()
-        writing = []
-        # One batch opens each file once, and reads neighbouring chunks together.
-        with ts.Batch() as batch:
-            for name, own in self._layout.slices().items():
-                array = self._arrays[name]
-                target = states[:, own] if array.ndim == 4 else states[:, own.start]
-                # Chunks are decoded straight into their place, those of all variables at once.
-                writing.append(ts.array(target, copy=False).write(array[times][..., latitudes, :], batch=batch))
-        for future in writing:
-            future.result()
-        return into
 
 
 class WindowSource:
@@ -182,7 +98,8 @@ class WindowSource:
         size, first = self._group, self._input_steps - 1
         for begin in range(0, len(starts), size):
             group = starts[begin : begin + size]
-            self._reader.read_windows(group, states.shape[1], latitudes, into=states[begin : begin + size])
+            positions = group[:, None] + np.arange(states.shape[1])
+            self._reader.read(positions, latitudes, into=states[begin : begin + size])
             times = self._times[group[:, None] + np.arange(first, first + self._steps)]
             fields = self._forcing(times.ravel())[:, :, latitudes]
             forcings[begin : begin + size] = fields.reshape(len(group), self._steps, *fields.shape[1:])

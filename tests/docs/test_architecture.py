@@ -11,7 +11,7 @@ import pytest
 
 from model.filters import Features
 from pipeline.config_files import load_config
-from pipeline.training.layout import StateLayout
+from pipeline.states.layout import StateLayout
 from transforms.forcings import forcing_names
 
 ROOT = Path(__file__).resolve().parents[2]

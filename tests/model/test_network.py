@@ -100,7 +100,24 @@ def test_rollout_is_repeated_steps(input_steps, remat):
     for lead in range(3):
         following = run(model, "step", history, forcings[:, lead])
         np.testing.assert_allclose(states[:, lead], following, rtol=1e-4, atol=1e-4)
-        history = jnp.concatenate([following[:, None], history[:, :-1]], axis=1)
+        history = jnp.concatenate([history[:, 1:], following[:, None]], axis=1)
+
+
+def test_the_network_is_given_the_latest_state_first():
+    model = forecaster(input_steps=2)
+    history, forcing = random_states(11, 2, 2), jnp.zeros((2, 0, *GRID.shape))
+    normalised = np.asarray((history - model.mean[...]) / model.std[...])
+
+    def given(channels: tuple[int, ...]) -> np.ndarray:
+        fields = np.concatenate([normalised[:, step][:, list(channels)] for step in (1, 0)], axis=1)
+        return fields.transpose(3, 2, 0, 1)
+
+    channels = model.channels
+    scalars, u, v = model.network(*map(given, (channels.scalars, channels.eastward, channels.northward)))
+    got = run(model, "normalised_tendency", history, forcing)
+    order = [*channels.scalars, *channels.eastward, *channels.northward]
+    expected = jnp.concatenate([scalars, u, v], axis=-1).transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(got[:, jnp.array(order)], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_samples_do_not_mix():

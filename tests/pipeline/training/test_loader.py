@@ -16,9 +16,11 @@ import xarray as xr
 
 from model.sharding import make_mesh
 from model.training import Batch
-from pipeline.training.layout import StateLayout
+from pipeline.states.layout import StateLayout
+from pipeline.states.reading import StateReader
+from pipeline.stores.reading import open_store
 from pipeline.training.loader import Loader, Memory, Share, share_of
-from pipeline.training.windows import StateReader, WindowSource, window_starts
+from pipeline.training.windows import WindowSource, window_starts
 from transforms.errors import InputError
 
 STEP = np.timedelta64(6, "h")
@@ -42,7 +44,8 @@ def make_store(path: Path, times_per_chunk: int = 1) -> Path:
     encoding = {
         n: {"chunks": (times_per_chunk, *v[1].shape[1:]), "shards": (15, *v[1].shape[1:])} for n, v in fields.items()
     }
-    xr.Dataset(fields, {"time": TIMES}).to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
+    axes = {"time": TIMES, "level": [500, 850], "latitude": np.arange(NLAT), "longitude": np.arange(NLON)}
+    xr.Dataset(fields, axes).to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
     assert shape[1:] == fields["temperature"][1].shape[1:]
     return path
 
@@ -61,7 +64,7 @@ def source(store: Path, steps: int = 2, input_steps: int = 2) -> WindowSource:
     valid = np.ones(len(TIMES), bool)
     valid[10] = False
     starts = window_starts(TIMES, valid, input_steps + steps, STEP, None)
-    reader = StateReader(store, LAYOUT, memory_mb=0)
+    reader = StateReader(open_store(store, "store"), LAYOUT, "store")
     return WindowSource(reader, TIMES, starts, input_steps=input_steps, steps=steps, forcing=forcing)
 
 
@@ -276,10 +279,11 @@ def within_memory(folder: Path) -> None:
     values = rng.standard_normal((400, 256, 512), np.float32)
     fields = {"2m_temperature": (("time", "latitude", "longitude"), values)}
     encoding = {"2m_temperature": {"chunks": (1, 256, 512), "shards": (40, 256, 512), "compressors": None}}
-    xr.Dataset(fields, {"time": times}).to_zarr(store, zarr_format=3, consolidated=False, encoding=encoding)
+    axes = {"time": times, "latitude": np.arange(256), "longitude": np.arange(512) / 2}
+    xr.Dataset(fields, axes).to_zarr(store, zarr_format=3, consolidated=False, encoding=encoding)
     jax.block_until_ready(jax.numpy.ones(3) + 1)
     starts = window_starts(times, np.ones(400, bool), 3, STEP, None)
-    reader = StateReader(store, layout, memory_mb=0)
+    reader = StateReader(open_store(store, "store"), layout, "store")
 
     def no_forcing(times: np.ndarray) -> np.ndarray:
         return np.zeros((len(times), 1, 256, 512), np.float32)

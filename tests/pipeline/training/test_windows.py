@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.training.layout import StateLayout, normalisation
-from pipeline.training.windows import StateReader, WindowSource, window_starts
+from pipeline.states.layout import StateLayout, normalisation
+from pipeline.states.reading import StateReader
+from pipeline.stores.reading import open_store
+from pipeline.training.windows import WindowSource, window_starts
 from transforms.errors import InputError
 
 STEP = np.timedelta64(6, "h")
@@ -26,7 +28,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     surface = ("time", "latitude", "longitude")
     fields = {name: (surface, rng.normal(size=(14, 4, 8)).astype("f4")) for name in LAYOUT.variables[1:]}
     fields["temperature"] = (("time", "level", *surface[1:]), rng.normal(size=(14, 2, 4, 8)).astype("f4"))
-    dataset = xr.Dataset(fields, {"time": TIMES})
+    axes = {"level": [500, 850], "latitude": np.arange(4.0), "longitude": np.arange(8.0)}
+    dataset = xr.Dataset(fields, {"time": TIMES, **axes})
     encoding = {n: {"chunks": (1, *v.shape[1:]), "shards": (7, *v.shape[1:])} for n, v in dataset.items()}
     dataset.to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
     return path
@@ -34,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source(store: Path, steps: int = 2, input_steps: int = 1) -> WindowSource:
     starts = window_starts(TIMES, np.ones(14, bool), input_steps + steps, STEP, None)
-    reader = StateReader(store, LAYOUT, memory_mb=10)
+    reader = StateReader(open_store(store, "store"), LAYOUT, "store", memory_mb=10)
     return WindowSource(
         reader,
         TIMES,
@@ -128,5 +131,6 @@ def test_normalisation_shares_spread_within_vectors_and_over_levels():
 def test_a_store_without_shards_reads_the_same(store, tmp_path):
     with xr.open_zarr(store, consolidated=False) as dataset:
         dataset.load().drop_encoding().chunk(time=3).to_zarr(tmp_path / "v2.zarr", zarr_format=2, consolidated=False)
-    expected, got = (StateReader(path, LAYOUT, memory_mb=1).read(2, 9) for path in (store, tmp_path / "v2.zarr"))
+    readers = (StateReader(open_store(path, "store"), LAYOUT, "store") for path in (store, tmp_path / "v2.zarr"))
+    expected, got = (reader.read(np.arange(2, 11)) for reader in readers)
     np.testing.assert_array_equal(got, expected)
