@@ -41,8 +41,9 @@ from pipeline.regridding.methods import regridder
 from pipeline.regridding.work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget
 from pipeline.runs import Run
 from pipeline.sources.derive import absent_times, stored_inputs
-from pipeline.sources.opening import absent_chunk_times, open_source, origin_facts, reading_options, source_grid
+from pipeline.sources.opening import absent_chunk_times, open_source, origin_facts, reading_options
 from pipeline.sources.prepare import prepare
+from pipeline.stores.axes import AXES_OF_KIND, HORIZONTAL, grid_of
 from pipeline.stores.objects import Objects, is_url
 from pipeline.stores.writing import (
     is_document,
@@ -68,7 +69,7 @@ _OBJECTS_HELD = 3
 """Objects in memory for each written: one being filled, one being encoded, and its encoding."""
 _AT_ONCE = 16
 _SHOWN = 5
-_SURFACE_AXES = (("time", "latitude", "longitude"), ("latitude", "longitude"))
+_SURFACE_AXES = (AXES_OF_KIND["surface"], HORIZONTAL)
 
 _log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def regrid_store(
             raise InputError(f"{path}: named twice as a target. Give each grid a store of its own.")
         identity = digest([*decisive, onto.latitude.tolist(), onto.longitude.tolist(), way])
         description = describe(KIND, fingerprint, inputs, grid=str(onto), method=way, job=identity, **facts)
-        mapping = regridder(source_grid(dataset), onto, way, threads=thread_limit())
+        mapping = regridder(grid_of(dataset), onto, way, threads=thread_limit())
         places[path] = layout.target(path, dataset, mapping, description, dict(target_options or {}))
     elements = _elements(raw, dataset, names, list(places.values()), positions, shard_times, memory_mb * 1e6)
     needed = stored_inputs(raw, names)
@@ -397,12 +398,11 @@ def _names(
     dataset: xr.Dataset, variables: Sequence[str] | None, statics: Sequence[str] | None, source: str
 ) -> tuple[list[str], list[str]]:
     found = {name: variable.dims for name, variable in dataset.data_vars.items()}
-    surface = ("latitude", "longitude")
-    dynamic = [("time", "level", *surface), ("time", *surface)]
+    dynamic = [AXES_OF_KIND["pressure"], AXES_OF_KIND["surface"]]
     if variables is None:
         variables = sorted(str(name) for name, axes in found.items() if axes in dynamic)
     if statics is None:
-        statics = sorted(str(name) for name, axes in found.items() if axes == surface)
+        statics = sorted(str(name) for name, axes in found.items() if axes == HORIZONTAL)
     if not variables:
         raise InputError(
             f"{source}: no variable over time, latitude and longitude; it has {', '.join(map(str, found))}."

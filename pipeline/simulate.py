@@ -14,6 +14,7 @@ from pipeline.artefacts import ATTRIBUTE, describe, publishing
 from pipeline.config import WEATHERBENCH_LEVELS, SimulationConfig
 from pipeline.jobs.progress import Progress, progress
 from pipeline.runs import Run
+from pipeline.stores.axes import AXES, AXES_OF_KIND, HORIZONTAL
 from pipeline.stores.reading import consolidate
 from transforms.errors import InputError
 from transforms.grids import Grid
@@ -163,7 +164,7 @@ def _create(path: Path, times: np.ndarray, grid: Grid, levels: list[int], attrib
         )
         array[...] = values
     sizes = {name: len(values) for name, (values, _) in axes.items()}
-    layouts = ((_PRESSURE, tuple(axes)), (_SURFACE, ("time", "latitude", "longitude")), (_STATIC, tuple(axes)[2:]))
+    layouts = ((_PRESSURE, AXES), (_SURFACE, AXES_OF_KIND["surface"]), (_STATIC, HORIZONTAL))
     for names, dimensions in layouts:
         for name in names:
             group.create_array(

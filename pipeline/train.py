@@ -21,7 +21,8 @@ from pipeline.processes.distributed import barrier, initialise, is_lead, trainin
 from pipeline.runs import Run
 from pipeline.states.layout import StateLayout, normalisation
 from pipeline.states.reading import StateReader
-from pipeline.stores.reading import description_of, grid_of, open_store, valid_times
+from pipeline.stores.axes import grid_of
+from pipeline.stores.reading import description_of, open_store, valid_times
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import train
 from pipeline.training.windows import WindowSource, window_starts

@@ -21,8 +21,9 @@ from pipeline.config import Config
 from pipeline.runs import Run
 from pipeline.sources.chunks import absent_chunks
 from pipeline.sources.derive import absent_times, stored_inputs
-from pipeline.sources.opening import in_blocks, open_source, reading_options, source_grid
+from pipeline.sources.opening import in_blocks, open_source, reading_options
 from pipeline.sources.prepare import prepare
+from pipeline.stores.axes import AXES_OF_KIND, grid_of
 from pipeline.validating.record import (
     KIND,
     ValidationRecord,
@@ -49,11 +50,6 @@ __all__ = [
     "validate_source",
 ]
 
-_AXES_OF_KIND = {
-    "pressure": ("time", "level", "latitude", "longitude"),
-    "surface": ("time", "latitude", "longitude"),
-    "static": ("latitude", "longitude"),
-}
 _SHOWN = 5
 _COLUMN = ("surface_pressure", "logarithm_of_surface_pressure", "log_surface_pressure")
 """What the pressure of model levels is computed from."""
@@ -76,7 +72,7 @@ def validate_source(path: str, config: Config, **reading: Any) -> ValidationReco
     reading = {**reading_options(config), **reading}
     source = open_source(path, blocks=False, **reading)
     faults: list[str] = []
-    grid = _collect(faults, source_grid, source)
+    grid = _collect(faults, grid_of, source)
     selection = _collect(faults, even_times, source["time"].values, data.time_step_hours, data.period)
     names = [*data.variables, *data.statics]
     inputs = stored_inputs(source, names)
@@ -162,9 +158,9 @@ def field_faults(dataset: xr.Dataset, names: Sequence[str], levels: Sequence[int
             )
             continue
         kind, axes = known(name).kind, dataset[name].dims
-        if axes != _AXES_OF_KIND[kind]:
+        if axes != AXES_OF_KIND[kind]:
             faults.append(
-                f"{name}: has axes ({', '.join(map(str, axes))}), expected ({', '.join(_AXES_OF_KIND[kind])}). "
+                f"{name}: has axes ({', '.join(map(str, axes))}), expected ({', '.join(AXES_OF_KIND[kind])}). "
                 f"{_other_axes(dataset, axes)}or map another variable under source.rename."
             )
         elif kind == "pressure":
@@ -300,7 +296,7 @@ def _range_faults(found: Mapping[str, Summary], selection: TimeSelection) -> lis
 
 def _other_axes(dataset: xr.Dataset, axes: Sequence[Hashable]) -> str:
     """How to get rid of axes that no field has."""
-    other = next((str(axis) for axis in axes if axis not in _AXES_OF_KIND["pressure"]), None)
+    other = next((str(axis) for axis in axes if axis not in AXES_OF_KIND["pressure"]), None)
     if other is None:
         return "Choose another source, "
     label = dataset[other].values[0] if other in dataset.coords else 0

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipeline.stores.reading import fields_of, grid_of, on_levels, open_store, read_times
+from pipeline.stores.axes import grid_of
+from pipeline.stores.reading import fields_of, on_levels, open_store, read_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.timeaxis import time_text

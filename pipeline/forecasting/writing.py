@@ -17,11 +17,12 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import unfinished
+from pipeline.stores.axes import forecast_axes
 from pipeline.stores.objects import Objects
 from pipeline.stores.writing import StoredArray, arrays_of, build_template
 from transforms.variables import known
 
-__all__ = ["ForecastStore", "GroupWriting", "Place", "forecast_content", "forecast_dims", "lay_out", "lead_spans"]
+__all__ = ["ForecastStore", "GroupWriting", "Place", "forecast_content", "lay_out", "lead_spans"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,6 @@ _MEMBER = 2
 
 Place = tuple[int, int]
 """Position of the initial time and of the member in a store; the latter 0 where there are no members."""
-
-
-def forecast_dims(name: str, *, members: bool = False) -> tuple[str, ...]:
-    """Return the axes of a variable in the WeatherBench 2 layout."""
-    level = ("level",) if known(name).kind == "pressure" else ()
-    number = ("number",) if members else ()
-    return ("time", "prediction_timedelta", *number, *level, "latitude", "longitude")
 
 
 def lead_spans(leads: int, lead_bytes: int) -> tuple[int, int]:
@@ -260,7 +254,7 @@ def forecast_content(
     sizes = {axis: len(value) for axis, value in values.items()}
     arrays = {}
     for name in variables:
-        dims = forecast_dims(name, members=numbers is not None)
+        dims = forecast_axes(known(name).kind, members=numbers is not None)
         values_of = np.broadcast_to(np.float32(0), tuple(sizes[dim] for dim in dims))
         arrays[name] = (dims, values_of, dict(described.get(name, {})))
     used = {dim for dims, _, _ in arrays.values() for dim in dims}

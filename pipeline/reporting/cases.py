@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.reporting.fields import Field
+from pipeline.stores.axes import HORIZONTAL, grid_of
 from transforms.grids import Grid
 
 __all__ = ["MapCase", "choose_case"]
@@ -65,7 +66,7 @@ def choose_case(forecast: xr.Dataset, truth: xr.Dataset, fields: list[Field]) ->
     middle = (len(initials) - 1) / 2
     best = min(range(len(initials)), key=lambda i: (-len(valid[i]), abs(i - middle)))
     chosen, initial = valid[best], initials[best]
-    grid = Grid(truth["latitude"].values, truth["longitude"].values)
+    grid = grid_of(truth)
     one = forecast.isel(time=best, prediction_timedelta=chosen)
     other = truth.sel(time=initial + leads[chosen])
     return MapCase(
@@ -94,5 +95,5 @@ def _values(dataset: xr.Dataset, field: Field) -> np.ndarray:
     arrays = []
     for name in field.store_variables:
         array = dataset[name] if field.level is None else dataset[name].sel(level=field.level)
-        arrays.append(array.transpose(..., "latitude", "longitude").values.astype(np.float64) * factor + offset)
+        arrays.append(array.transpose(..., *HORIZONTAL).values.astype(np.float64) * factor + offset)
     return np.stack(arrays, axis=1)

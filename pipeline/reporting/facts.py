@@ -17,7 +17,8 @@ from pipeline.config import Config
 from pipeline.config_files import list_configs, load_config
 from pipeline.reporting.fields import calendar_day, duration, instant
 from pipeline.reporting.scores import Scores
-from pipeline.stores.reading import description_of, grid_of, select_period, valid_times
+from pipeline.stores.axes import grid_of
+from pipeline.stores.reading import description_of, select_period, valid_times
 from pipeline.validating.record import read_record
 from transforms.variables import VARIABLES
 

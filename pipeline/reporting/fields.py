@@ -39,7 +39,7 @@ _LONG = {
     "10m_wind_vector": "10 m wind vector",
     "total_precipitation_6hr": "6-hourly precipitation",
 }
-_WIND = {vector_name(eastward): (eastward, northward) for eastward, northward in wind_pairs(VARIABLES)}
+_WIND = {vector_name(pair[0]): pair for pair in wind_pairs(VARIABLES)}
 # Units of maps, by the units of the store: (factor, offset, units).
 _MAP_UNITS = {
     "K": (1.0, -273.15, "°C"),

@@ -15,6 +15,7 @@ import xarray as xr
 
 from pipeline.scoring.blocks import Portion, Scorer
 from pipeline.scoring.tally import Tally
+from pipeline.stores.axes import HORIZONTAL, in_order
 from transforms.bootstrap import skill_score
 from transforms.forecast_statistics import has_vector, own_axis
 from transforms.metrics import METRICS
@@ -28,8 +29,8 @@ SAMPLES = "valid_samples"
 """Variable of the number of forecasts with a truth, by lead time."""
 
 _SKILL = {"squared_error": "mse", "crps": "crps"}
-_POINTS = ("latitude", "longitude")
-_ORDER = ("metric", "region", "init_time", "time", "lead_time", "level", *_POINTS, "quantile", "bins")
+_OWN = ("quantile", "bins")
+"""Axes that a metric may have of its own."""
 
 
 def skill_name(statistic: str, baseline: str) -> str:
@@ -53,7 +54,11 @@ def result_of(scorer: Scorer, system: str, tally: Tally, portion: Portion) -> xr
         if scores:
             alike = xr.broadcast(*(scores.get(name, nothing) for name in metrics))
             joined = xr.concat(alike, dim="metric")
-            variables[field] = joined.transpose(*(axis for axis in _ORDER if axis in joined.dims)).variable
+            shared, own = (
+                in_order(axis for axis in joined.dims if axis not in _OWN),
+                [axis for axis in _OWN if axis in joined.dims],
+            )
+            variables[field] = joined.transpose(*shared, *own).variable
     variables[SAMPLES] = parts.samples(system)
     result = xr.Dataset(variables, {"metric": np.array(metrics, dtype=object)})
     result = result.assign_coords({axis: values for axis, values in parts.coordinates().items() if axis in result.dims})
@@ -103,7 +108,7 @@ class _Parts:
             "region": np.array(request.regions, dtype=object),
             self._time: model.time.values[self._times],
             "lead_time": model.prediction_timedelta.values[self._leads].astype("timedelta64[ns]"),
-            **{axis: model[axis].values for axis in ("level", *_POINTS) if axis in model.coords},
+            **{axis: model[axis].values for axis in ("level", *HORIZONTAL) if axis in model.coords},
             "quantile": np.array(request.quantiles),
         }
 
@@ -138,7 +143,7 @@ class _Parts:
         before = ["region", *([self._time] if self.request.average == "temporal" else []), "lead_time"]
         after = [own] if own else []
         if self.request.average == "spatial":
-            values, before, after = values[0], ["lead_time"], [*_POINTS, *after]
+            values, before, after = values[0], ["lead_time"], [*HORIZONTAL, *after]
         level = ["level"] * (values.ndim - len(before) - len(after))
         return xr.DataArray(values, dims=[*before, *level, *after])
 

@@ -10,7 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from pipeline.scoring.request import Request
-from pipeline.stores.reading import fields_of, grid_of, on_levels, open_store, valid_times
+from pipeline.stores.axes import grid_of
+from pipeline.stores.reading import fields_of, on_levels, open_store, valid_times
 from transforms.errors import InputError
 from transforms.grids import Grid
 from transforms.metrics import METRICS, vector_name

@@ -15,8 +15,8 @@ import xarray as xr
 
 from pipeline.sources.files import is_zarr, open_raw
 from pipeline.sources.presets import canonical_names, preset_named
-from pipeline.sources.retrying import Retry
 from pipeline.sources.times import with_dates
+from pipeline.stores.retrying import Retry
 
 __all__ = ["AbsentChunks", "absent_chunk_times", "absent_chunks"]
 

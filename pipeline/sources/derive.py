@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from dask.array.overlap import ensure_minimum_chunksize
 
+from pipeline.stores.axes import AXES, HORIZONTAL, grid_of
 from transforms.derived import Accumulation, Recipe, recipes, total_over
 from transforms.errors import InputError
 from transforms.grids import Grid
@@ -287,7 +288,7 @@ def _finer(dataset: xr.Dataset, step_hours: int | None) -> bool:
 
 
 def _differentiated(recipe: Recipe, u: xr.DataArray, v: xr.DataArray, *, name: str, single: bool) -> xr.DataArray:
-    grid = Grid(u["latitude"].values, u["longitude"].values)
+    grid = grid_of(u)
     try:
         derivatives = _Derivatives(tuple(grid.latitude), tuple(grid.longitude))
         derivatives.band_limit  # noqa: B018 Refuses a grid before any work.
@@ -309,7 +310,7 @@ def _differentiated(recipe: Recipe, u: xr.DataArray, v: xr.DataArray, *, name: s
 def _by_time(u: np.ndarray, v: np.ndarray, compute: Callable, derivatives: _Derivatives) -> np.ndarray:
     """Levels of one time together: sums are then ordered alike whatever the block."""
     result = np.empty(u.shape, dtype=np.float32)
-    axes = ("level", "latitude", "longitude") if u.ndim == 4 else ("latitude", "longitude")
+    axes = AXES[1:] if u.ndim == 4 else HORIZONTAL
     for index in np.ndindex(u.shape[: u.ndim - len(axes)]):
         result[index] = compute(u[index], v[index], derivatives)
     return result

@@ -14,8 +14,8 @@ from typing import Any
 import xarray as xr
 
 from pipeline.sources.presets import axis_named
-from pipeline.sources.retrying import Retry, UnreachableError, is_transient
 from pipeline.stores.lazy_arrays import LazyArray, lazily_indexed, open_array
+from pipeline.stores.retrying import Retry, UnreachableError, is_transient
 from transforms.errors import InputError
 
 __all__ = ["is_zarr", "netcdf_files", "open_raw"]

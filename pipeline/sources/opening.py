@@ -25,25 +25,22 @@ from pipeline.sources.chunks import absent_chunk_times
 from pipeline.sources.files import netcdf_files, open_raw
 from pipeline.sources.levels import HYBRID, with_levels
 from pipeline.sources.presets import Preset, canonical_names, preset_named
-from pipeline.sources.retrying import Retry
 from pipeline.sources.times import with_dates
+from pipeline.stores.axes import AXES, HORIZONTAL
+from pipeline.stores.retrying import Retry
 from transforms.errors import InputError
-from transforms.grids import COORDINATE_TOLERANCE, Grid
+from transforms.grids import COORDINATE_TOLERANCE
 from transforms.units import conversion, same_units
 from transforms.variables import VARIABLES, known
 
 __all__ = [
-    "AXES",
     "absent_chunk_times",
     "in_blocks",
     "open_source",
     "origin_facts",
     "reading_options",
-    "source_grid",
     "times_in_block",
 ]
-
-AXES = ("time", "level", "latitude", "longitude")
 
 _BLOCK_BYTES = 8e6
 """Size aimed at for the blocks of one variable that are read together, where stored chunks are smaller."""
@@ -158,15 +155,6 @@ def reading_options(config: Config) -> dict[str, Any]:
     return {**{key: getattr(source, key) for key in keys}, "retries": config.execution.retries}
 
 
-def source_grid(dataset: xr.Dataset) -> Grid:
-    """Return the grid of a canonical dataset.
-
-    Raises:
-        InputError: it is not a global iso-latitude grid.
-    """
-    return Grid(dataset["latitude"].values, dataset["longitude"].values)
-
-
 def origin_facts(dataset: xr.Dataset, path: str) -> dict[str, Any]:
     """Return what a description says of where data come from: ``source``, a name for a person, and ``simulated``."""
     made_by = dataset.attrs.get(ATTRIBUTE, {})
@@ -200,7 +188,7 @@ class _Making:
         for axis in AXES:
             if axis in dataset.dims and axis not in dataset.coords and axis in dataset.data_vars:
                 dataset = dataset.set_coords(axis)
-        for axis in ("latitude", "longitude"):
+        for axis in HORIZONTAL:
             if dataset.get(axis, xr.DataArray(0)).dims != (axis,):
                 raise InputError(
                     f"{axis}: {path} has no axis of that name with coordinates; its axes are "
@@ -253,7 +241,7 @@ class _Making:
         variables = {}
         for name, field in dataset.data_vars.items():
             name = str(name)
-            if not np.issubdtype(field.dtype, np.number) or not {"latitude", "longitude"} <= set(field.dims):
+            if not np.issubdtype(field.dtype, np.number) or not set(HORIZONTAL) <= set(field.dims):
                 continue
             self.found.add(name)
             if self.wanted is not None and name not in self.wanted:

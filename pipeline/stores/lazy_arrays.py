@@ -17,7 +17,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pipeline.jobs.threads import decoding_context
-from pipeline.sources.retrying import Retry
+from pipeline.stores.retrying import Retry
 
 __all__ = ["LazyArray", "lazily_indexed", "open_array", "tensorstore_of"]
 

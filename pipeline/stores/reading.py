@@ -18,9 +18,9 @@ import xarray as xr
 import zarr
 
 from pipeline.artefacts import ATTRIBUTE
+from pipeline.stores.axes import HORIZONTAL, in_order
 from pipeline.stores.lazy_arrays import LazyArray, lazily_indexed, open_array
 from transforms.errors import InputError
-from transforms.grids import Grid
 
 __all__ = [
     "blocks",
@@ -29,7 +29,6 @@ __all__ = [
     "description_of",
     "fields_of",
     "fields_over_time",
-    "grid_of",
     "on_levels",
     "open_store",
     "period_of",
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 _Leveled = TypeVar("_Leveled", xr.Dataset, xr.DataArray)
-_ORDER = ("hour", "dayofyear", "time", "prediction_timedelta", "lead_time", "number", "level", "latitude", "longitude")
 _HOLE = 16  # Positions it is cheaper to read and drop than to start another read for.
 _ALIASES = {"lat": "latitude", "lon": "longitude", "isobaricInhPa": "level", "pressure_level": "level"}
 
@@ -74,7 +72,7 @@ def open_store(path: str | Path, what: str) -> xr.Dataset:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{what}: {text} cannot be read as a {engine} store ({error}).") from error
     dataset = dataset.rename({old: new for old, new in _ALIASES.items() if old in dataset.dims})
-    for axis in ("latitude", "longitude"):
+    for axis in HORIZONTAL:
         if axis not in dataset.dims or axis not in dataset.coords:
             raise InputError(
                 f"{what}: {text} has no {axis} axis with coordinates; its axes are {', '.join(map(str, dataset.dims))}."
@@ -97,11 +95,6 @@ def consolidate(path: Path) -> None:
         zarr.consolidate_metadata(path)
 
 
-def grid_of(dataset: xr.Dataset) -> Grid:
-    """Return the grid that the coordinates of `dataset` define."""
-    return Grid(dataset.latitude.values, dataset.longitude.values)
-
-
 def description_of(dataset: xr.Dataset) -> dict[str, Any]:
     """Return what the store says of itself, empty where it was not made by this project."""
     value = dataset.attrs.get(ATTRIBUTE, {})
@@ -113,7 +106,7 @@ def fields_of(dataset: xr.Dataset, *axes: str) -> list[str]:
 
     A store lists its variables in no fixed order, and what is made from it must not depend on that.
     """
-    wanted = {*axes, "latitude", "longitude"}
+    wanted = {*axes, *HORIZONTAL}
     return sorted(
         str(name)
         for name, variable in dataset.data_vars.items()
@@ -230,7 +223,7 @@ def _lazily(dataset: xr.Dataset, path: str, engine: str) -> xr.Dataset:
     local = engine == "zarr" and "://" not in path
     variables = {}
     for name, variable in dataset.data_vars.items():
-        dims = sorted(variable.dims, key=lambda axis: _ORDER.index(axis) if axis in _ORDER else -1)
+        dims = in_order(variable.dims)
         order = tuple(variable.dims.index(axis) for axis in dims)
         packed = "scale_factor" in variable.encoding or "add_offset" in variable.encoding
         fill = variable.encoding.get("_FillValue", np.nan)

@@ -11,6 +11,8 @@ from flax import nnx
 from model.training import Batch, LossWeights
 from model.verification import ForecastErrors, weighted_loss
 from pipeline.training.windows import WindowSource
+from transforms.metrics import vector_name
+from transforms.variables import wind_pairs
 
 __all__ = ["Headline", "HeldOut", "headline_fields"]
 
@@ -30,10 +32,10 @@ def headline_fields(fields: Sequence[tuple[str, int | None]], wanted: Sequence[s
         wanted: as in ``report.headline``; ``wind_vector`` stands for both components.
     """
     names = {_name(variable, level): [channel] for channel, (variable, level) in enumerate(fields)}
-    for channel, (variable, level) in enumerate(fields):
-        north = _name(variable.replace("u_component", "v_component"), level)
-        if variable == "u_component_of_wind" and north in names:
-            names[_name("wind_vector", level)] = [channel, *names[north]]
+    for east, north in wind_pairs(dict(fields)):
+        for variable, level in fields:
+            if variable == east:
+                names[_name(vector_name(east), level)] = names[_name(east, level)] + names[_name(north, level)]
     for choice in (wanted, _USUAL, list(names)[:1]):
         found = Headline({name: names[name] for name in choice if name in names})
         if found:

@@ -16,7 +16,8 @@ from pipeline.artefacts import read_description
 from pipeline.config_files import load_config
 from pipeline.regrid import regrid_store, run_stage
 from pipeline.runs import Run
-from pipeline.sources.opening import open_source, source_grid
+from pipeline.sources.opening import open_source
+from pipeline.stores.axes import grid_of
 from pipeline.validate import run_stage as validate_stage
 from transforms.errors import InputError
 from transforms.grids import Grid
@@ -47,7 +48,7 @@ def test_the_store_holds_the_regridded_source(era5_like, stored, tmp_path, metho
     regrid_store(path, tmp_path / "out.zarr", TARGET, method=method, levels=[850, 250], step_hours=6, shard_times=3)
     assert [str(warning.message) for warning in recwarn] == []
     source = open_source(path)
-    regridder = Regridder(source_grid(source), TARGET, method)
+    regridder = Regridder(grid_of(source), TARGET, method)
     with xr.open_zarr(tmp_path / "out.zarr") as out:
         assert out["temperature"].dims == ("time", "level", "latitude", "longitude")
         assert out["level"].values.tolist() == [850, 250]
@@ -143,7 +144,7 @@ def test_step_and_period_select_times(era5_like, stored, tmp_path):
         assert hours.tolist() == [6, 12, 18, 24, 30, 36]
         source = open_source(path)
         wanted = source["2m_temperature"].sel(time=out["time"])
-        np.testing.assert_array_equal(out["2m_temperature"], Regridder(source_grid(source), TARGET)(wanted.values))
+        np.testing.assert_array_equal(out["2m_temperature"], Regridder(grid_of(source), TARGET)(wanted.values))
 
 
 def test_gaps_do_not_shift_times(era5_like, stored, tmp_path):
@@ -154,7 +155,7 @@ def test_gaps_do_not_shift_times(era5_like, stored, tmp_path):
         hours = (out["time"].values - np.datetime64("2016-12-30")) / np.timedelta64(1, "h")
         assert hours.tolist() == [0, 6, 18, 24]
         wanted = source["2m_temperature"].sel(time=out["time"])
-        np.testing.assert_array_equal(out["2m_temperature"], Regridder(source_grid(source), TARGET)(wanted.values))
+        np.testing.assert_array_equal(out["2m_temperature"], Regridder(grid_of(source), TARGET)(wanted.values))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 
 from pipeline.sources.chunks import absent_chunk_times
-from pipeline.sources.opening import open_source, source_grid
+from pipeline.sources.opening import open_source
+from pipeline.stores.axes import grid_of
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -53,7 +54,7 @@ def test_zarr_opens_lazily_and_without_a_word(era5_like, tmp_path, zarr_format, 
     (tmp_path / "source.zarr" / "README.txt").write_text("a stray file")
     opened = open_source(path)
     assert_canonical(opened, data)
-    assert source_grid(opened).matches(Grid.equiangular(32, 64, poles=False))
+    assert grid_of(opened).matches(Grid.equiangular(32, 64, poles=False))
     assert [str(warning.message) for warning in recwarn] == []
 
 
@@ -190,7 +191,7 @@ def test_grib_without_its_reader_names_the_package(real_data):
 def test_a_regional_grid_is_refused(era5_like, tmp_path):
     opened = open_source(write(era5_like(times=1).isel(latitude=slice(8, 20)), tmp_path / "source.zarr"))
     with pytest.raises(InputError, match=r"latitude: expected values symmetric"):
-        source_grid(opened)
+        grid_of(opened)
 
 
 def test_chunks_that_were_never_written_are_found(era5_like, tmp_path, zarr_format):
@@ -226,7 +227,7 @@ REAL = {
 def test_real_sources(real_data, name):
     grid, times, variables = REAL[name]
     opened = open_source(real_data / name)
-    assert re.match(re.escape(grid), str(source_grid(opened)))
+    assert re.match(re.escape(grid), str(grid_of(opened)))
     assert opened.sizes["time"] == times
     assert set(variables) <= set(opened)
 

@@ -21,7 +21,7 @@ from pipeline.config_files import load_config
 from pipeline.sources import retrying
 from pipeline.sources.files import open_raw
 from pipeline.sources.opening import open_source
-from pipeline.sources.retrying import Retry, UnreachableError, is_transient
+from pipeline.stores.retrying import Retry, UnreachableError, is_transient
 from pipeline.validate import inspect_config
 from transforms.errors import InputError
 
