@@ -35,9 +35,9 @@ from pipeline.config_files import load_config
 from pipeline.forecast import forecast_store
 from pipeline.forecasting.integration import Integration
 from pipeline.forecasting.writing import forecast_content, lay_out
+from pipeline.objects import Objects
 from pipeline.planning.programs import specification
 from pipeline.states.reading import StateReader
-from pipeline.stores.objects import Objects
 from pipeline.training.checkpoints import CheckpointStore, Choice, load_trained
 from pipeline.training.curriculum import configured_trainer
 

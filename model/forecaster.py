@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from model.blocks import ENCODED
+from model.layouts import from_nodal, to_nodal
 from model.network import NetworkConfig, SphericalUNet
 from model.normalisation import SpectralBatchNorm
 from model.products import Table
@@ -111,7 +112,7 @@ class Forecaster(nnx.Module):
         self.mean = Table(jnp.asarray(normalisation.mean, jnp.float32)[column])
         self.std = Table(jnp.asarray(normalisation.std, jnp.float32)[column])
         self.tendency_std = Table(jnp.asarray(normalisation.tendency_std, jnp.float32)[column])
-        self.statics = Table(_to_nodal_layout(jnp.asarray(statics, jnp.float32)[None]))
+        self.statics = Table(to_nodal(jnp.asarray(statics, jnp.float32)[None]))
         self.network = SphericalUNet(
             config,
             grid,
@@ -138,15 +139,15 @@ class Forecaster(nnx.Module):
 
         def pick(indices: tuple[int, ...]) -> jax.Array:
             fields = normalised[:, :, jnp.asarray(indices, jnp.int32)]
-            return _to_nodal_layout(fields.reshape(fields.shape[0], -1, *fields.shape[3:]))
+            return to_nodal(fields.reshape(fields.shape[0], -1, *fields.shape[3:]))
 
-        forcing = _to_nodal_layout(forcing)
+        forcing = to_nodal(forcing)
         batch = history.shape[0]
         statics = jnp.broadcast_to(self.statics[...], (*forcing.shape[:2], batch, self.statics.shape[-1]))
         scalars = jnp.concatenate([pick(self.channels.scalars), forcing, statics], axis=-1)
         outputs = self.network(scalars, pick(self.channels.eastward), pick(self.channels.northward))
         order = np.argsort([*self.channels.scalars, *self.channels.eastward, *self.channels.northward])
-        return jnp.concatenate(outputs, axis=-1)[..., order].transpose(2, 3, 1, 0)
+        return from_nodal(jnp.concatenate(outputs, axis=-1)[..., order])
 
     def step(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
         """Return the state at ``t + dt``, (batch, channel, latitude, longitude); arguments as above."""
@@ -227,8 +228,3 @@ class Forecaster(nnx.Module):
     def _gathers_statistics(self) -> bool:
         norms = (module for _, module in nnx.iter_modules(self) if isinstance(module, SpectralBatchNorm))
         return any(not norm.use_running_average for norm in norms)
-
-
-def _to_nodal_layout(fields: jax.Array) -> jax.Array:
-    """(batch, channel, latitude, longitude) to (longitude, latitude, batch, channel)."""
-    return fields.transpose(3, 2, 0, 1)

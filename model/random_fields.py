@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.harmonics import Transform
+from model.layouts import from_nodal
 from transforms.grids import Grid
 
 __all__ = ["RandomFields", "gaussian_spectrum", "power_law_spectrum", "resolved_degrees"]
@@ -89,7 +90,7 @@ class RandomFields:
     def scalars(self, normals: np.ndarray) -> np.ndarray:
         """Return scalar fields, float32, (channel, latitude, longitude), from (channel, normals)."""
         nodal = self._transform.scalars_to_nodal(self._modal(normals))
-        return np.asarray(nodal)[:, :, 0].transpose(2, 1, 0)
+        return from_nodal(np.asarray(nodal))[0]
 
     def vectors(
         self, rotational: np.ndarray, divergent: np.ndarray, divergent_share: float
@@ -104,7 +105,7 @@ class RandomFields:
         """
         parts = np.sqrt(divergent_share) * divergent, np.sqrt(1.0 - divergent_share) * rotational
         fields = self._transform.vectors_to_nodal(*map(self._modal, parts))
-        u, v = (np.asarray(field)[:, :, 0].transpose(2, 1, 0) for field in fields)
+        u, v = (from_nodal(np.asarray(field))[0] for field in fields)
         return u, v
 
     def _modal(self, normals: np.ndarray) -> jnp.ndarray:

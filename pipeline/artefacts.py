@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.stores.objects import Objects, is_url
+from pipeline.objects import Objects, is_url
 from transforms.errors import InputError
 
 __all__ = [

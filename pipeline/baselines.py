@@ -23,8 +23,8 @@ from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, read_des
 from pipeline.climatologies.normals import Normals
 from pipeline.forecasting.writing import ForecastStore, GroupWriting, forecast_content, lay_out
 from pipeline.jobs.progress import progress
+from pipeline.objects import Objects
 from pipeline.stores.axes import grid_of
-from pipeline.stores.objects import Objects
 from pipeline.stores.reading import description_of, fields_of, open_store, period_of, read_times, valid_times
 from transforms.errors import InputError
 from transforms.lag_correlation import LagCorrelation

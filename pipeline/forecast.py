@@ -20,11 +20,11 @@ from pipeline.forecasting.initial_states import initial_histories
 from pipeline.forecasting.integration import Integration
 from pipeline.forecasting.perturbations import Perturbations
 from pipeline.forecasting.writing import forecast_content, lay_out
+from pipeline.objects import Objects
 from pipeline.runs import Run
 from pipeline.states.layout import StateLayout
 from pipeline.states.reading import StateReader
 from pipeline.stores.axes import grid_of
-from pipeline.stores.objects import Objects
 from pipeline.stores.reading import description_of, open_store, period_of, valid_times
 from pipeline.training.checkpoints import Choice, ForecasterSpec, load_trained
 from transforms.errors import InputError

@@ -36,6 +36,7 @@ from pipeline.artefacts import (
 )
 from pipeline.jobs.beam_runner import require_runner, run_elements
 from pipeline.jobs.threads import keep_freed_memory_low, thread_limit
+from pipeline.objects import Objects, is_url
 from pipeline.regridding.layout import Layout, rounding_attributes
 from pipeline.regridding.methods import regridder
 from pipeline.regridding.work import JOB, NOTES, Element, RegridElement, RegridJob, Target, forget
@@ -44,7 +45,6 @@ from pipeline.sources.derive import absent_times, stored_inputs
 from pipeline.sources.opening import absent_chunk_times, open_source, origin_facts, reading_options
 from pipeline.sources.prepare import prepare
 from pipeline.stores.axes import AXES_OF_KIND, HORIZONTAL, grid_of
-from pipeline.stores.objects import Objects, is_url
 from pipeline.stores.writing import (
     is_document,
     set_attributes,

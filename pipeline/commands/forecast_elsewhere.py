@@ -14,9 +14,9 @@ from pipeline.artefacts import SCHEMA_VERSION, digest, read_description, refuse_
 from pipeline.config import Config, ForecastConfig
 from pipeline.config_files import load_config
 from pipeline.forecast import forecast_store
+from pipeline.objects import is_url
 from pipeline.runs import Run
 from pipeline.stores.netcdf import write_netcdf
-from pipeline.stores.objects import is_url
 from pipeline.training.checkpoints import Choice
 from transforms.errors import InputError
 from transforms.selections import parse_leads, parse_times

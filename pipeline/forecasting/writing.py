@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import unfinished
+from pipeline.objects import Objects
 from pipeline.stores.axes import forecast_axes
-from pipeline.stores.objects import Objects
 from pipeline.stores.writing import StoredArray, arrays_of, build_template
 from transforms.variables import known
 

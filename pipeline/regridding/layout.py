@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE
+from pipeline.objects import Objects
 from pipeline.regridding.methods import FieldRegridder
 from pipeline.regridding.work import Target, rounding_errors
-from pipeline.stores.objects import Objects
 from pipeline.stores.writing import arrays_of, build_template, round_mantissa, shard_span
 from transforms.errors import InputError
 from transforms.variables import VARIABLES

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from threading import Lock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from model.harmonics import Transform
+from model.layouts import columns, from_nodal
 from model.quadrature import band_limits
 from transforms.errors import InputError
 from transforms.grids import Grid
@@ -114,9 +114,9 @@ class SpectralRegridder:
             transforms = self._pair(dtype)
             for start in range(0, count, _COLUMNS):
                 chosen = slice(start, min(start + _COLUMNS, count))
-                blocks = regrid(*transforms, *(_columns(array[chosen], dtype) for array in flat))
+                blocks = regrid(*transforms, *(columns(array[chosen], _COLUMNS, dtype) for array in flat))
                 for result, block in zip(results, blocks, strict=True):
-                    result[chosen] = np.asarray(block)[..., 0, : chosen.stop - start].transpose(2, 1, 0)
+                    result[chosen] = from_nodal(np.asarray(block))[0, : chosen.stop - start]
                 # One missing value reaches every coefficient of some order, and with it all latitudes.
                 broken = np.flatnonzero(~np.isfinite(results[:, chosen]).all(axis=(0, 2, 3)))
                 if broken.size:
@@ -136,10 +136,3 @@ class SpectralRegridder:
                     Transform(self.target, self.band_limit, dtype=dtype),
                 )
             return self._transforms[dtype.name]
-
-
-def _columns(slices: np.ndarray, dtype: np.dtype) -> jax.Array:
-    """Return slices as (longitude, latitude, 1, column), with columns of zeros up to the fixed number."""
-    nodal = np.zeros((*slices.shape[:0:-1], 1, _COLUMNS), dtype)
-    nodal[..., 0, : slices.shape[0]] = slices.transpose(2, 1, 0)
-    return jnp.asarray(nodal)

@@ -17,10 +17,10 @@ import xarray as xr
 
 from pipeline.jobs.beam_runner import beam, count_done, in_flight
 from pipeline.jobs.threads import background, keep_freed_memory_low
+from pipeline.objects import Objects
 from pipeline.regridding.methods import FieldRegridder
 from pipeline.sources.opening import open_source
 from pipeline.sources.prepare import prepare
-from pipeline.stores.objects import Objects
 from pipeline.stores.writing import StoredArray, round_mantissa
 from transforms.timeaxis import as_slice, time_text
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.harmonics import Transform
+from model.layouts import columns
 from model.quadrature import band_limits
 from transforms.errors import InputError
 from transforms.grids import Grid
@@ -118,17 +119,11 @@ class SphericalSpectra:
         with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
             for start in range(0, count, _COLUMNS):
                 block = slice(start, min(start + _COLUMNS, count))
-                modal = [np.asarray(part) for part in analyse(*(_columns(array[block]) for array in flat))]
+                nodal = (columns(array[block], _COLUMNS, np.float64) for array in flat)
+                modal = [np.asarray(part) for part in analyse(*nodal)]
                 for spectrum, (i, j) in zip(spectra, chosen, strict=True):
                     spectrum[block] = cross_spectrum(modal[i], modal[j])[0, : block.stop - start]
         missing = np.any([~np.isfinite(array).all(axis=(1, 2)) for array in flat], axis=0)
         for spectrum in spectra:
             spectrum[missing] = np.nan
         return [spectrum.reshape(*leading, self.band_limit) for spectrum in spectra]
-
-
-def _columns(fields: np.ndarray) -> jax.Array:
-    """Return fields as (longitude, latitude, 1, column), with columns of zeros up to the fixed number."""
-    nodal = np.zeros((*fields.shape[:0:-1], 1, _COLUMNS))
-    nodal[..., 0, : fields.shape[0]] = fields.transpose(2, 1, 0)
-    return jnp.asarray(nodal)

@@ -27,7 +27,7 @@ import zarr
 import zarr.codecs
 import zarr.storage
 
-from pipeline.stores.objects import Objects
+from pipeline.objects import Objects
 from transforms.errors import InputError
 
 __all__ = [

@@ -22,6 +22,18 @@ MAY_IMPORT = {
     "model": ("model", "transforms.grids", "transforms.errors"),
     "transforms": ("transforms",),
 }
+ROOMS = (
+    ("config", "jobs", "objects"),
+    ("artefacts", "config_files", "config_reference", "processes", "simulating"),
+    ("runs", "stores"),
+    ("climatologies", "simulate", "sources", "stages", "states", "statistics"),
+    ("climatology", "defaults", "regridding", "scoring", "training", "validating"),
+    ("evaluate", "forecasting", "planning", "reporting", "train", "validate"),
+    ("baselines", "forecast", "regrid", "report"),
+    ("commands",),
+    ("cli",),
+)
+"""Folders and modules of pipeline/; each imports those of earlier rows alone."""
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -43,6 +55,16 @@ def test_imports_go_one_way(path):
     for name in imported(path):
         if name.split(".")[0] in PACKAGES:
             assert any(f"{name}.".startswith(f"{home}.") for home in allowed), f"{path} imports {name}"
+
+
+def test_rooms_of_the_pipeline_import_those_below_them():
+    row = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    for path in (path for path in FILES if path.is_relative_to(ROOT / "pipeline")):
+        room, *_ = path.relative_to(ROOT / "pipeline").with_suffix("").parts
+        if room == "__init__":
+            continue
+        others = {name.split(".")[1] for name in imported(path) if name.startswith("pipeline.")} - {room}
+        assert all(row[other] < row[room] for other in others), f"{path} imports {', '.join(sorted(others))}"
 
 
 @pytest.mark.parametrize(

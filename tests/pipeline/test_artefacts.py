@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from pipeline.artefacts import describe, publishing, read_description, refuse_other, require
-from pipeline.stores.objects import Objects
+from pipeline.objects import Objects
 from transforms.errors import InputError
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from pipeline.artefacts import read_description
 from pipeline.baselines import baseline_store
 from pipeline.climatology import climatology_store
-from pipeline.stores.objects import Objects
+from pipeline.objects import Objects
 from pipeline.stores.writing import verify_store
 from transforms.errors import InputError
 from transforms.grids import Grid

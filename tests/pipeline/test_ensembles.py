@@ -16,8 +16,8 @@ from pipeline.config import PerturbationConfig
 from pipeline.forecast import forecast_store
 from pipeline.forecasting import rollout_blocks
 from pipeline.forecasting.perturbations import Perturbations
+from pipeline.objects import Objects
 from pipeline.runs import Run
-from pipeline.stores.objects import Objects
 from pipeline.stores.writing import verify_store
 from pipeline.training.checkpoints import Choice, ForecasterSpec
 from tests.pipeline.test_train import make_trained_run

@@ -20,8 +20,8 @@ from pipeline.artefacts import read_description
 from pipeline.forecast import forecast_store
 from pipeline.forecasting import rollout_blocks
 from pipeline.forecasting import writing as forecast_writing
+from pipeline.objects import Objects
 from pipeline.runs import Run
-from pipeline.stores.objects import Objects
 from pipeline.stores.writing import verify_store
 from tests.pipeline.test_train import make_trained_run
 from transforms.errors import InputError

@@ -15,8 +15,8 @@ import pytest
 import xarray as xr
 
 from pipeline.artefacts import read_description
+from pipeline.objects import Objects
 from pipeline.regrid import regrid_store
-from pipeline.stores.objects import Objects
 from pipeline.stores.writing import StoredArray, verify_store
 from transforms.errors import InputError
 from transforms.grids import Grid

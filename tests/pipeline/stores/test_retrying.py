@@ -18,9 +18,9 @@ import pytest
 import zarr
 
 from pipeline.config_files import load_config
-from pipeline.sources import retrying
 from pipeline.sources.files import open_raw
 from pipeline.sources.opening import open_source
+from pipeline.stores import retrying
 from pipeline.stores.retrying import Retry, UnreachableError, is_transient
 from pipeline.validate import inspect_config
 from transforms.errors import InputError

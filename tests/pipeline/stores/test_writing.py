@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from pipeline.stores.objects import Objects
+from pipeline.objects import Objects
 from pipeline.stores.writing import (
     arrays_of,
     build_template,
