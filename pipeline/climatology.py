@@ -28,18 +28,18 @@ from pipeline.climatologies.jobs import (
 )
 from pipeline.jobs.beam_runner import run_elements
 from pipeline.runs import Run
+from pipeline.stores.axes import grid_of
 from pipeline.stores.reading import (
     consolidate,
     description_of,
     fields_over_time,
-    grid_of,
     period_of,
     read_times,
     select_period,
 )
 from transforms.climatology import DAYS, METHODS, Calendar, origin_of, samples_of
 from transforms.errors import InputError
-from transforms.window_quantiles import SEEPS_DRY_MM
+from transforms.window_quantiles import SEEPS_DRY
 
 __all__ = ["STATISTICS", "climatology_store", "run_stage"]
 
@@ -83,7 +83,7 @@ def climatology_store(
     window_days: int = 61,
     daily: bool = False,
     hour_interval: int | None = None,
-    dry_thresholds_mm: Mapping[str, float] | None = None,
+    dry_thresholds: Mapping[str, float] | None = None,
     beam_options: Sequence[str] = ("--runner=DirectRunner",),
     memory_mb: float = 1024,
     fingerprint: str = "",
@@ -107,8 +107,8 @@ def climatology_store(
         window_days: width of the triangular window, odd.
         daily: take daily means, not hours apart.
         hour_interval: hours 0, `hour_interval`, ...; by default the distinct hours of the source.
-        dry_thresholds_mm: precipitation below which a variable counts as dry, by its name; by default that of
-            `transforms.window_quantiles.SEEPS_DRY_MM`. Variables are in m.
+        dry_thresholds: precipitation below which a variable counts as dry, by its name; in its units; by default
+            that of `transforms.window_quantiles.SEEPS_DRY`.
         beam_options: options of Apache Beam. Workers in other processes or machines must see both paths.
         memory_mb: about how much data a worker may hold at once; changes no value.
         fingerprint: of settings and inputs; shards that a job of the same left behind are kept.
@@ -123,7 +123,7 @@ def climatology_store(
     positions, memory, places = select_period(dataset, period, source), memory_mb * 1e6, _places(target)
     calendar = _calendar(dataset.time.values[positions], hour_interval, daily, source)
     job = Job(source, *places, positions, calendar, method, window_days, tuple(quantiles), memory, {})
-    dry = _dry_thresholds(names, dry_thresholds_mm or SEEPS_DRY_MM) if "seeps" in statistics else {}
+    dry = _dry_thresholds(names, dry_thresholds or SEEPS_DRY) if "seeps" in statistics else {}
     first = _plan_fields(job, dataset, names, statistics, dry)
     facts = _facts(job, dataset, statistics)
     _write(job, target, dataset, first, describe("climatology", fingerprint, inputs, **facts), beam_options)
@@ -136,11 +136,11 @@ def _places(target: str | Path) -> tuple[str, str]:
     return str(working_path(target)), str(target.with_name(f".sums-{target.name}"))
 
 
-def _dry_thresholds(names: Sequence[str], thresholds_mm: Mapping[str, float]) -> dict[str, float]:
-    """Return the thresholds, mm, of the variables that there are."""
-    dry = {name: mm for name, mm in thresholds_mm.items() if name in names}
+def _dry_thresholds(names: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, float]:
+    """Return the thresholds, m, of the variables that there are."""
+    dry = {name: threshold for name, threshold in thresholds.items() if name in names}
     if not dry:
-        wanted = ", ".join(thresholds_mm)
+        wanted = ", ".join(thresholds)
         raise InputError(f"seeps: expected one of {wanted}, got {', '.join(names)}. Leave seeps out.")
     return dry
 
@@ -244,7 +244,7 @@ def _field(
     method: str,
     memory: float,
     chosen: Sequence[bool],
-    dry_mm: float | None,
+    dry: float | None,
 ) -> Field:
     """Plan how a variable is worked on.
 
@@ -273,7 +273,7 @@ def _field(
         sample_days=int(np.clip(memory / 4 / (hours * points * 4), 1, days)),
         sums=tuple(name for name, wanted in zip(("mean", "std"), chosen, strict=False) if wanted),
         quantiles=chosen[2],
-        dry=None if dry_mm is None else dry_mm / 1000.0,
+        dry=dry,
     )
 
 

@@ -22,12 +22,12 @@ import xarray as xr
 from pipeline.artefacts import ATTRIBUTE, describe, publishing, require
 from pipeline.jobs.beam_runner import beam, count_done, run_elements
 from pipeline.runs import Run
+from pipeline.stores.axes import grid_of
 from pipeline.stores.reading import (
     blocks,
     description_of,
     fields_of,
     fields_over_time,
-    grid_of,
     open_store,
     period_of,
     read_times,

@@ -14,10 +14,10 @@ import numpy as np
 
 from transforms.climatology import DAYS, triangle_weights
 
-__all__ = ["SEEPS_DRY_MM", "dry_fraction", "filled", "window_quantiles", "without_dry"]
+__all__ = ["SEEPS_DRY", "dry_fraction", "filled", "window_quantiles", "without_dry"]
 
-SEEPS_DRY_MM = {"total_precipitation_24hr": 0.25, "total_precipitation_6hr": 0.1}
-"""Precipitation below which it counts as dry, mm."""
+SEEPS_DRY = {"total_precipitation_24hr": 0.25e-3, "total_precipitation_6hr": 0.1e-3}
+"""Precipitation below which it counts as dry, m."""
 
 _ELEMENTS = 2**18  # Samples sorted together, so that they stay in the cache.
 

@@ -25,7 +25,7 @@ from transforms.forecast_statistics import STATISTICS
 from transforms.metrics import METRICS, vector_name
 from transforms.regions import region_weights
 from transforms.seeps import dry_probability
-from transforms.window_quantiles import SEEPS_DRY_MM
+from transforms.window_quantiles import SEEPS_DRY
 
 __all__ = ["Block", "Portion", "Scorer"]
 
@@ -265,7 +265,7 @@ class _Reading:
             None if thresholds is None else thresholds[:, at],
             None if heavy is None else heavy[at],
             self._scorer.dry_probabilities.get(name),
-            SEEPS_DRY_MM.get(name, 0.0) / 1e3,
+            SEEPS_DRY.get(name, 0.0),
         )
 
     def _thresholds_of(self, name: str) -> np.ndarray:

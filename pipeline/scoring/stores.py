@@ -19,7 +19,7 @@ from transforms.selections import Selection
 from transforms.timeaxis import as_slice, require_ascending, time_text
 from transforms.units import same_units
 from transforms.variables import VARIABLES, wind_pairs
-from transforms.window_quantiles import SEEPS_DRY_MM
+from transforms.window_quantiles import SEEPS_DRY
 
 __all__ = ["Samples", "Stores", "open_stores"]
 
@@ -271,7 +271,7 @@ def _require_seeps(store: xr.Dataset, request: Request, names: Sequence[str]) ->
         for suffix in ("_seeps_threshold", "_seeps_dry_fraction"):
             if f"{variable}{suffix}" not in store:
                 raise InputError(f"climatology: {variable}{suffix} is missing. {_MAKE.format('seeps')}")
-        if variable not in SEEPS_DRY_MM:
+        if variable not in SEEPS_DRY:
             raise InputError(f"{metric}: the dry threshold of {variable} is not known.")
 
 
