@@ -5,7 +5,7 @@ This is the door of `model/`: states enter and leave as (batch, channel, latitud
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from model.normalisation import SpectralBatchNorm
 from model.products import Table
 from transforms.grids import Grid
 
-__all__ = ["Channels", "Forecaster", "Normalisation"]
+__all__ = ["Channels", "Forecaster", "Normalisation", "Roles"]
 
 _KEPT = {
     True: jax.checkpoint_policies.save_only_these_names(ENCODED),
@@ -49,12 +49,56 @@ class Channels:
         """Number of channels of a state."""
         return len(self.scalars) + len(self.eastward) + len(self.northward)
 
+    def among(self, chosen: Sequence[int]) -> Channels:
+        """Return those that are chosen, numbered as in the state.
+
+        Raises:
+            ValueError: one component of a vector is chosen without the other.
+        """
+        kept = set(chosen)
+        halves = [pair for pair in zip(self.eastward, self.northward, strict=True) if len(kept & set(pair)) == 1]
+        if halves:
+            raise ValueError(f"channels {halves[0]}: components of a vector, of which one is chosen without the other")
+        scalars, east, north = (
+            tuple(channel for channel in channels if channel in kept)
+            for channels in (self.scalars, self.eastward, self.northward)
+        )
+        return Channels(scalars, east, north)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the channels of a state are to the network.
+
+    Attributes:
+        given: those that are its inputs.
+        predicted: those that are its outputs, ascending.
+        whole: of these, those that it predicts as values; of the others it predicts the change.
+        direct: whether it predicts each lead time by one call from the same states; else it predicts the next step, and
+            all channels, of which the next begins.
+    """
+
+    given: tuple[int, ...]
+    predicted: tuple[int, ...]
+    whole: tuple[int, ...] = ()
+    direct: bool = False
+
+    @classmethod
+    def prognostic(cls, count: int) -> Roles:
+        """Return the roles of so many channels, whose changes over a step are predicted from all of them."""
+        return cls(tuple(range(count)), tuple(range(count)))
+
 
 @dataclass(frozen=True)
 class Normalisation:
     """Per-channel constants, each of shape (channel,), in the units of the channel.
 
     The components of a vector must share `std` and `tendency_std` and have zero `mean`, or equivariance is lost.
+
+    Attributes:
+        mean, std: of states, what inputs are normalised by.
+        tendency_std: what outputs and errors are measured in: the spread of the change over a step or, of channels that
+            are predicted as values, of these.
     """
 
     mean: np.ndarray
@@ -63,7 +107,11 @@ class Normalisation:
 
 
 class Forecaster(nnx.Module):
-    """Predicts the state one time step ahead: ``x(t + dt) = x(t) + tendency_std * network(x(t), forcing, statics)``."""
+    """Predicts the state one time step ahead: ``x(t + dt) = x(t) + tendency_std * network(x(t), forcing, statics)``.
+
+    Of channels that are predicted as values, ``mean`` takes the place of ``x(t)``. A direct forecaster predicts the state
+    at a lead time in place of a step, which its forcings name.
+    """
 
     def __init__(
         self,
@@ -74,6 +122,7 @@ class Forecaster(nnx.Module):
         statics: np.ndarray,
         *,
         forcings: int,
+        roles: Roles | None = None,
         input_steps: int = 1,
         remat: bool | str = True,
         mesh: Mesh | None = None,
@@ -83,6 +132,7 @@ class Forecaster(nnx.Module):
 
         Args:
             grid: grid of the states.
+            roles: of the channels; by default all are prognostic.
             statics: normalised time-independent inputs, (static, latitude, longitude).
             forcings: number of forcing fields given for every step.
             input_steps: states given to the network, the latest that at t.
@@ -94,7 +144,8 @@ class Forecaster(nnx.Module):
                 latitude, as `model.sharding.STATES` says.
 
         Raises:
-            ValueError: constants of the wrong shape, unequal constants within a vector, or an unknown `remat`.
+            ValueError: constants of the wrong shape, unequal constants within a vector, roles that tear a vector apart or
+                that a next step cannot begin with, or an unknown `remat`.
         """
         if remat not in (False, *_KEPT):
             raise ValueError(f"remat: got {remat!r}, expected one of False, {', '.join(map(repr, _KEPT))}")
@@ -105,34 +156,53 @@ class Forecaster(nnx.Module):
             pair = value[list(channels.eastward)], value[list(channels.northward)]
             if not np.array_equal(*pair) or (name == "mean" and np.any(pair)):
                 raise ValueError(f"{name}: components of a vector must share it (mean: be zero), got {pair}")
-        self.channels = channels
+        roles = Roles.prognostic(channels.count) if roles is None else roles
+        if not roles.direct and roles.predicted != tuple(range(channels.count)):
+            raise ValueError(f"predicted: got channels {roles.predicted}, expected all {channels.count} of a state")
+        self.roles, self.given, self.predicted = roles, channels.among(roles.given), channels.among(roles.predicted)
         self.input_steps = input_steps
         self.remat = remat
         column = (slice(None), None, None)
         self.mean = Table(jnp.asarray(normalisation.mean, jnp.float32)[column])
         self.std = Table(jnp.asarray(normalisation.std, jnp.float32)[column])
         self.tendency_std = Table(jnp.asarray(normalisation.tendency_std, jnp.float32)[column])
+        whole = np.isin(roles.predicted, roles.whole)[:, None, None]
+        self.whole = Table(jnp.asarray(whole)) if whole.any() else nnx.data(None)
         self.statics = Table(to_nodal(jnp.asarray(statics, jnp.float32)[None]))
         self.network = SphericalUNet(
             config,
             grid,
-            in_scalars=input_steps * len(channels.scalars) + forcings + statics.shape[0],
-            in_vectors=input_steps * len(channels.eastward),
-            out_scalars=len(channels.scalars),
-            out_vectors=len(channels.eastward),
+            in_scalars=input_steps * len(self.given.scalars) + forcings + statics.shape[0],
+            in_vectors=input_steps * len(self.given.eastward),
+            out_scalars=len(self.predicted.scalars),
+            out_vectors=len(self.predicted.eastward),
             mesh=mesh,
             rngs=rngs,
         )
 
-    def normalised_tendency(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
-        """Return the change over the next step in units of `tendency_std`.
+    @property
+    def scale(self) -> jax.Array:
+        """What outputs are measured in, (predicted channel, 1, 1)."""
+        return self._of_predicted(self.tendency_std[...])
+
+    def select(self, states: jax.Array) -> jax.Array:
+        """Return the predicted channels of states, (..., channel, latitude, longitude)."""
+        return self._of_predicted(states)
+
+    def _of_predicted(self, values: jax.Array) -> jax.Array:
+        predicted = np.array(self.roles.predicted)
+        everything = len(predicted) == values.shape[-3]
+        return values if everything else values[..., predicted, :, :]
+
+    def normalised_output(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
+        """Return what the network predicts, changes over the next step or values, in units of `tendency_std`.
 
         Args:
             history: states up to t, ascending in time, (batch, input_steps, channel, latitude, longitude).
             forcing: normalised forcings at t, (batch, forcing, latitude, longitude).
 
         Returns:
-            (batch, channel, latitude, longitude).
+            (batch, predicted channel, latitude, longitude).
         """
         # The network's channels begin with the latest state, those of all else with the earliest.
         normalised = (history[:, ::-1] - self.mean[...]) / self.std[...]
@@ -144,32 +214,40 @@ class Forecaster(nnx.Module):
         forcing = to_nodal(forcing)
         batch = history.shape[0]
         statics = jnp.broadcast_to(self.statics[...], (*forcing.shape[:2], batch, self.statics.shape[-1]))
-        scalars = jnp.concatenate([pick(self.channels.scalars), forcing, statics], axis=-1)
-        outputs = self.network(scalars, pick(self.channels.eastward), pick(self.channels.northward))
-        order = np.argsort([*self.channels.scalars, *self.channels.eastward, *self.channels.northward])
+        scalars = jnp.concatenate([pick(self.given.scalars), forcing, statics], axis=-1)
+        outputs = self.network(scalars, pick(self.given.eastward), pick(self.given.northward))
+        order = np.argsort([*self.predicted.scalars, *self.predicted.eastward, *self.predicted.northward])
         return from_nodal(jnp.concatenate(outputs, axis=-1)[..., order])
 
     def step(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
-        """Return the state at ``t + dt``, (batch, channel, latitude, longitude); arguments as above."""
-        return history[:, -1] + self.tendency_std[...] * self.normalised_tendency(history, forcing)
+        """Return the state at ``t + dt``, or at the lead time of the forcing; arguments and result as above."""
+        base = self.select(history[:, -1])
+        if self.whole is not None:
+            base = jnp.where(self.whole[...], self._of_predicted(self.mean[...]), base)
+        return base + self.scale * self.normalised_output(history, forcing)
+
+    def following(self, history: jax.Array, state: jax.Array) -> jax.Array:
+        """Return what the next call starts from, once `state` is predicted: of a direct forecaster the same states."""
+        return history if self.roles.direct else jnp.concatenate([history[:, 1:], state[:, None]], axis=1)
 
     def rollout(self, history: jax.Array, forcings: jax.Array) -> jax.Array:
-        """Integrate one step for every forcing.
+        """Integrate one step for every forcing, or forecast directly what every forcing asks for.
 
         In training mode, batch normalisations then hold running averages updated by the mean over the steps.
 
         Args:
             history: states up to t, ascending in time, (batch, input_steps, channel, latitude, longitude).
-            forcings: normalised forcings at ``t, t + dt, ...``, (batch, step, forcing, latitude, longitude).
+            forcings: normalised forcings at ``t, t + dt, ...``, or of lead times, (batch, step, forcing, latitude,
+                longitude).
 
         Returns:
-            States at ``t + dt, t + 2 dt, ...``, (batch, step, channel, latitude, longitude).
+            States at ``t + dt, t + 2 dt, ...``, or at the lead times, (batch, step, predicted channel, latitude, longitude).
         """
         advance = self._advance(forcings)
 
         def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[jax.Array, nnx.State]]:
-            carry, statistics = advance(carry, step)
-            return carry, (carry[:, -1], statistics)
+            carry, state, statistics = advance(carry, step)
+            return carry, (state, statistics)
 
         _, (states, statistics) = self._scan(body, history, forcings.shape[1])
         self._update_statistics(statistics)
@@ -181,36 +259,45 @@ class Forecaster(nnx.Module):
         What `measure` needs is computed anew in the backward pass too: of a rollout only the states are kept.
 
         Args:
-            measure: called with a state, (batch, channel, latitude, longitude), and the number of its step, from 0. It is
-                called for the last of the given states too, with the number -1, and that result is dropped.
+            measure: called with a state, (batch, predicted channel, latitude, longitude), and the number of its step,
+                from 0. It may be called for the last of the given states too, with the number -1, and that result is
+                dropped.
         """
-        advance = self._advance(forcings)
+        advance, steps = self._advance(forcings), forcings.shape[1]
+        if self.roles.direct:
+
+            def forecast(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[Any, nnx.State]]:
+                carry, state, statistics = advance(carry, step)
+                return carry, (measure(state, step), statistics)
+
+            _, (measured, statistics) = self._scan(forecast, history, steps)
+            self._update_statistics(statistics)
+            return measured
 
         def body(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, tuple[Any, nnx.State]]:
             # What a step starts from is measured, not what it leads to: the former is kept for the backward pass, and
             # the latter, with the transform to the finest grid, need not be computed anew.
             seen = measure(carry[:, -1], step - 1)
-            carry, statistics = advance(carry, step)
+            carry, _, statistics = advance(carry, step)
             return carry, (seen, statistics)
 
-        steps = forcings.shape[1]
         carry, (measured, statistics) = self._scan(body, history, steps)
         self._update_statistics(statistics)
         last = measure(carry[:, -1], jnp.asarray(steps - 1))
         return jax.tree.map(lambda earlier, last: jnp.concatenate([earlier[1:], last[None]]), measured, last)
 
-    def _advance(self, forcings: jax.Array) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, nnx.State]]:
-        """Return a function of the latest states and a step's number to those after it, and statistics of batches."""
-        graph, state = nnx.split(self)
+    def _advance(self, forcings: jax.Array) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, nnx.State]]:
+        """Return a function of the latest states and a step's number to what the next call starts from, what this one
+        predicts, and statistics of batches."""
+        graph, arrays = nnx.split(self)
 
-        def advance(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, nnx.State]:
+        def advance(carry: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, nnx.State]:
             # A copy, because a scanned function may not change variables from outside it.
-            model = nnx.merge(graph, state, copy=True)
+            model = nnx.merge(graph, arrays, copy=True)
             # Scanning over the forcings themselves would need a copy of them with the steps first.
             forcing = jax.lax.dynamic_index_in_dim(forcings, step, axis=1, keepdims=False)
-            following = model.step(carry, forcing)
-            carry = jnp.concatenate([carry[:, 1:], following[:, None]], axis=1)
-            return carry, nnx.state(model, nnx.BatchStat)
+            state = model.step(carry, forcing)
+            return self.following(carry, state), state, nnx.state(model, nnx.BatchStat)
 
         return advance
 

@@ -32,11 +32,13 @@ __all__ = [
 
 
 class Batch(NamedTuple):
-    """Windows of consecutive states; with gradient accumulation an axis of the parts of a batch goes before.
+    """Windows of states; with gradient accumulation an axis of the parts of a batch goes before.
 
     Attributes:
-        states: physical units, (batch, input_steps + steps, channel, latitude, longitude), ascending in time.
-        forcings: normalised, (batch, steps, forcing, latitude, longitude), for the start of every model step.
+        states: physical units, (batch, input_steps + steps, channel, latitude, longitude), ascending in time: those that
+            are given, then those that are predicted, consecutive or, of direct forecasts, a lead time later.
+        forcings: normalised, (batch, steps, forcing, latitude, longitude), for the start of every model step or for the
+            lead time.
     """
 
     states: jax.Array
@@ -48,7 +50,7 @@ class LossWeights(NamedTuple):
 
     Attributes:
         latitude: relative area of each row, (latitude,).
-        channel: (channel,).
+        channel: (predicted channel,).
         lead: of each step of the rollout, (step,); None for equal weights.
     """
 
@@ -408,10 +410,10 @@ def compiler_options(mesh: Mesh | None = None) -> dict[str, int] | None:
 def _observe(model: Forecaster, batch: Batch, measure: Callable[[jax.Array], Any]) -> Any:
     """Return what is measured of the errors of every step, in units of the tendency's spread; (step, ...)."""
     inputs = model.input_steps
-    scale = model.tendency_std[...]
+    scale = model.scale
 
     def compare(state: jax.Array, step: jax.Array) -> Any:
         truth = jax.lax.dynamic_index_in_dim(batch.states, inputs + step, axis=1, keepdims=False)
-        return measure((state - truth) / scale)
+        return measure((state - model.select(truth)) / scale)
 
     return model.observe(batch.states[:, :inputs], batch.forcings, compare)

@@ -23,7 +23,7 @@ _FIELDS = PartitionSpec(DATA_AXIS, None, SPHERE_AXIS)
 
 
 class ForecastErrors:
-    """Mean square errors of rollouts, (step, channel)."""
+    """Mean square errors of rollouts, or of direct forecasts, (step, predicted channel)."""
 
     def __init__(self, model: Forecaster, latitude_weights: jax.Array, mesh: Mesh | None = None) -> None:
         """Prepare.
@@ -60,7 +60,7 @@ class ForecastErrors:
         return time.perf_counter() - began
 
     def __call__(self, params: nnx.State, statistics: nnx.State, batch: Batch) -> np.ndarray:
-        """Return mean square errors over area and batch in squares of the channels' units, (step, channel).
+        """Return mean square errors over area and batch in squares of the channels' units, (step, predicted channel).
 
         Args:
             batch: on the host, the same in every process, without an axis of parts.
@@ -89,9 +89,10 @@ class ForecastErrors:
         forcing: jax.Array,
         truth: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        following = nnx.merge(self._graph, params, statistics, constants).step(history, forcing)
-        error = jnp.mean((following - truth) ** 2 * latitude_weights[:, None], axis=(0, 2, 3))
-        return jnp.concatenate([history[:, 1:], following[:, None]], axis=1), error
+        model = nnx.merge(self._graph, params, statistics, constants)
+        state = model.step(history, forcing)
+        error = jnp.mean((state - model.select(truth)) ** 2 * latitude_weights[:, None], axis=(0, 2, 3))
+        return model.following(history, state), error
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         return None if self._mesh is None else NamedSharding(self._mesh, present(self._mesh, spec))
@@ -104,8 +105,12 @@ class ForecastErrors:
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def weighted_loss(errors: np.ndarray, tendency_std: np.ndarray, weights: LossWeights) -> float:
-    """Return the loss of `model.training.rollout_loss` from mean square errors, (step, channel)."""
-    errors = errors / np.asarray(tendency_std, np.float64).reshape(-1) ** 2 * np.asarray(weights.channel, np.float64)
+def weighted_loss(errors: np.ndarray, scale: np.ndarray, weights: LossWeights) -> float:
+    """Return the loss of `model.training.rollout_loss` from mean square errors, (step, predicted channel).
+
+    Args:
+        scale: what they are measured in, `Forecaster.scale`.
+    """
+    errors = errors / np.asarray(scale, np.float64).reshape(-1) ** 2 * np.asarray(weights.channel, np.float64)
     lead = 1.0 if weights.lead is None else np.asarray(weights.lead, np.float64)
     return float(np.mean(np.mean(errors, axis=1) * lead))

@@ -238,6 +238,17 @@ class ModelConfig(Section):
         "unified", description="share one standard deviation over a variable's levels, or one for each level"
     )
     input_steps: PositiveInt = Field(1, description="states given to the network, t, t - step, ...")
+    inputs: list[str] = Field(
+        default_factory=list,
+        description="fields given to the network, as variable or variable@level; all by default. Others are diagnosed",
+    )
+    leads_hours: list[PositiveInt] = Field(
+        default_factory=list,
+        description="lead times of direct forecasts, one call of the network each; by default forecasts are iterated",
+    )
+    outputs: list[str] = Field(
+        default_factory=list, description="fields that direct forecasts give, as in inputs; all by default"
+    )
     solar: bool = Field(True, description="give top-of-atmosphere solar radiation as forcing")
     clock: bool = Field(True, description="give time of day and year as forcing")
     latitude: bool = Field(True, description="give sin(latitude) as static input")
@@ -251,6 +262,17 @@ class ModelConfig(Section):
         limits = [level.band_limit for level in self.levels]
         if limits != sorted(set(limits), reverse=True):
             raise ValueError(f"levels: expected band limits that decrease, got {limits}")
+        return self
+
+    @model_validator(mode="after")
+    def _direct(self) -> ModelConfig:
+        if self.leads_hours != sorted(set(self.leads_hours)):
+            raise ValueError(f"leads_hours: expected ascending lead times, got {self.leads_hours}")
+        if self.outputs and not self.leads_hours:
+            raise ValueError(
+                "outputs: a forecast step by step needs all fields to go on from. Remove it, or give leads_hours for "
+                "direct forecasts"
+            )
         return self
 
 
@@ -457,6 +479,7 @@ class Config(Section):
             raise ValueError(
                 f"training.accumulate: {training.accumulate} does not divide training.batch_size {training.batch_size}"
             )
+        self._require_direct_to_fit()
         for name in self.training.variable_weights:
             if name not in self.data.variables:
                 raise ValueError(f"training.variable_weights: {name} is not among data.variables")
@@ -469,6 +492,21 @@ class Config(Section):
                 f"determines; use at most {limit}"
             )
         return self
+
+    def _require_direct_to_fit(self) -> None:
+        leads, step = self.model.leads_hours, self.data.time_step_hours
+        wrong = [lead for lead in leads if lead % step]
+        if wrong:
+            raise ValueError(f"model.leads_hours: {wrong[0]} h is not a whole number of {step} h steps of the data")
+        longer = [stage.steps for stage in self.training.stages if leads and stage.steps > 1]
+        if longer:
+            raise ValueError(
+                f"training.stages: {longer[0]} steps, but with model.leads_hours every forecast is one call; use 1"
+            )
+        if leads and leads[0] > self.forecast.lead_hours:
+            raise ValueError(
+                f"forecast.lead_hours: {self.forecast.lead_hours} h is before the first of model.leads_hours, {leads[0]} h"
+            )
 
     def to_yaml(self) -> str:
         """Return the resolved configuration, every key spelled out."""

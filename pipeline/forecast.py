@@ -22,7 +22,6 @@ from pipeline.forecasting.perturbations import Perturbations
 from pipeline.forecasting.writing import forecast_content, lay_out
 from pipeline.objects import Objects
 from pipeline.runs import Run
-from pipeline.states.layout import StateLayout
 from pipeline.states.reading import StateReader
 from pipeline.stores.axes import grid_of
 from pipeline.stores.reading import description_of, open_store, period_of, valid_times
@@ -151,7 +150,7 @@ def forecast_store(
         chosen,
         ensemble,
         Perturbations(settings, models[0].spec) if members > 1 else None,
-        _channels(spec.layout, variables, levels),
+        _channels(spec, variables, levels),
         _steps(spec, lead_hours, leads),
     )
     perturbed = settings.model_dump(mode="json") if members > 1 else None
@@ -195,7 +194,16 @@ def _content(work: Integration, dataset: xr.Dataset, grid: Grid, description: di
 
 def _steps(spec: ForecasterSpec, lead_hours: int, leads: Sequence[float] | None) -> list[int]:
     """Numbers of steps after which a state is written, ascending."""
-    step = spec.time_step_hours
+    step, direct = spec.time_step_hours, spec.model.leads_hours
+    if direct:
+        chosen = [lead for lead in direct if lead <= lead_hours] if leads is None else sorted(set(leads))
+        wrong = [lead for lead in chosen if lead not in direct]
+        if wrong or not chosen:
+            raise InputError(
+                f"leads: {', '.join(f'{lead:g}' for lead in wrong) or f'none up to {lead_hours} h'}; the checkpoint "
+                f"forecasts {', '.join(map(str, direct))} h, each by one call. Choose among these."
+            )
+        return [int(lead) // step for lead in chosen]
     if leads is None:
         if lead_hours < step:
             raise InputError(f"lead_hours: {lead_hours}; expected at least the checkpoint's time step, {step}.")
@@ -209,15 +217,17 @@ def _steps(spec: ForecasterSpec, lead_hours: int, leads: Sequence[float] | None)
     return sorted({int(lead) // step for lead in leads})
 
 
-def _channels(layout: StateLayout, variables: Sequence[str] | None, levels: Sequence[int] | None) -> list[int]:
-    """Channels that are written."""
-    for what, chosen, known in (("variables", variables, layout.variables), ("levels", levels, layout.levels)):
+def _channels(spec: ForecasterSpec, variables: Sequence[str] | None, levels: Sequence[int] | None) -> list[int]:
+    """Channels that are written, of those that are predicted."""
+    names, heights = (list(dict.fromkeys(part)) for part in zip(*spec.predicted, strict=True))
+    for what, chosen, known in (("variables", variables, names), ("levels", levels, heights)):
         unknown = [value for value in chosen or () if value not in known]
         if unknown:
-            raise InputError(f"{what}: {unknown[0]} is not forecast; the checkpoint has {', '.join(map(str, known))}.")
+            has = ", ".join(str(value) for value in known if value is not None)
+            raise InputError(f"{what}: {unknown[0]} is not forecast; the checkpoint has {has}.")
     return [
         i
-        for i, (name, level) in enumerate(layout.fields)
+        for i, (name, level) in enumerate(spec.predicted)
         if (variables is None or name in variables) and (levels is None or level is None or level in levels)
     ]
 

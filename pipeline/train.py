@@ -21,13 +21,13 @@ from pipeline.processes.distributed import barrier, initialise, is_lead, trainin
 from pipeline.runs import Run
 from pipeline.states.layout import StateLayout, normalisation
 from pipeline.states.reading import StateReader
+from pipeline.states.roles import roles_of
 from pipeline.stores.axes import grid_of
 from pipeline.stores.reading import description_of, open_store, valid_times
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import train
-from pipeline.training.windows import WindowSource, window_starts
+from pipeline.training.windows import DirectWindows, WindowSource, window_starts, within
 from transforms.errors import InputError
-from transforms.forcings import forcing_fields
 
 __all__ = ["TrainingData", "run_stage", "static_inputs"]
 
@@ -95,6 +95,7 @@ class TrainingData:
         self.simulated = bool(description_of(dataset).get("simulated", False))
         self._times, self._valid = dataset.time.values, valid_times(dataset)
         layout = StateLayout.of(self.config)
+        roles = roles_of(layout, self.config.model)
         statistics = xr.load_dataset(run.statistics, engine="netcdf4")
         names, fields = static_inputs(self.config, dataset, statistics)
         self.spec = ForecasterSpec(
@@ -102,7 +103,9 @@ class TrainingData:
             grid_of(dataset),
             self.config.data.time_step_hours,
             self.config.model,
-            normalisation(layout, statistics, unified=self.config.model.standardisation == "unified"),
+            normalisation(
+                layout, statistics, unified=self.config.model.standardisation == "unified", whole=roles.whole
+            ),
             names,
             fields,
         )
@@ -111,21 +114,32 @@ class TrainingData:
         self._reader = StateReader(dataset, layout, "the training store", memory_mb=self.reader_memory_mb)
 
     def windows(self, period: str, steps: int) -> WindowSource:
-        """Return the windows of a period of the configuration for rollouts of `steps`.
+        """Return the windows of a period of the configuration for rollouts of `steps`, or for direct forecasts.
 
         There are none of a validation or test period that is not configured.
         """
         bounds = getattr(self.config.periods, period)
-        model, grid = self.config.model, self.spec.grid
+        model, forcings = self.config.model, self.spec.forcings
         step = np.timedelta64(self.spec.time_step_hours, "h")
         valid = self._valid if bounds is not None or period == "train" else np.zeros_like(self._valid)
-        return WindowSource(
+        if not model.leads_hours:
+            starts = window_starts(self._times, valid, model.input_steps + steps, step, bounds)
+            return WindowSource(
+                self._reader,
+                self._times,
+                starts,
+                input_steps=model.input_steps,
+                steps=steps,
+                forcing=forcings.of_times,
+            )
+        starts = window_starts(self._times, valid, model.input_steps, step, bounds)
+        return DirectWindows(
             self._reader,
             self._times,
-            window_starts(self._times, valid, model.input_steps + steps, step, bounds),
-            input_steps=model.input_steps,
-            steps=steps,
-            forcing=lambda times: forcing_fields(times, grid, solar=model.solar, clock=model.clock),
+            starts[:, None] + np.arange(model.input_steps),
+            [np.timedelta64(lead, "h") for lead in model.leads_hours],
+            valid & within(self._times, bounds),
+            forcing=forcings.of_leads,
         )
 
     def weights(self) -> LossWeights:
@@ -134,7 +148,7 @@ class TrainingData:
         channel = [
             training.variable_weights.get(name, 1.0)
             * (1.0 if level is None else training.level_weights.get(level, 1.0))
-            for name, level in self.spec.layout.fields
+            for name, level in self.spec.predicted
         ]
         return loss_weights(self.spec.grid.latitude_weights(), np.array(channel))
 

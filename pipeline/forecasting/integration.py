@@ -24,10 +24,9 @@ from pipeline.forecasting.rollout_blocks import Block, Program, block_length, bl
 from pipeline.forecasting.writing import ForecastStore, GroupWriting, Place
 from pipeline.jobs.progress import progress
 from pipeline.jobs.threads import background, thread_limit
-from pipeline.states.layout import StateLayout
+from pipeline.states.layout import FieldsKept
 from pipeline.states.reading import StateReader
 from pipeline.training.checkpoints import ForecasterSpec, Trained
-from transforms.forcings import forcing_fields, forcing_names
 
 __all__ = ["Batch", "Integration"]
 
@@ -71,8 +70,9 @@ class Integration:
             is zero are not perturbed.
         labelled: whether messages name the member.
         perturbations: of the others; None where there are none.
-        channels: those that are written.
-        steps: numbers of steps after which a state is written, ascending, the last above 0.
+        channels: those that are written, of the predicted ones.
+        steps: numbers of steps after which a state is written, ascending, the last above 0; those of direct forecasts are
+            among their lead times.
     """
 
     models: Sequence[Trained]
@@ -92,14 +92,16 @@ class Integration:
         return None if len(devices) == 1 else make_mesh(devices)
 
     @cached_property
-    def kept(self) -> StateLayout:
+    def kept(self) -> FieldsKept:
         """Variables and levels that are written."""
-        layout = self._spec.layout
-        names, levels = zip(*(layout.fields[i] for i in self.channels), strict=True)
-        return StateLayout(
-            tuple(name for name in layout.variables if name in names),
-            tuple(level for level in layout.levels if level in levels),
-        )
+        fields = [self._spec.predicted[i] for i in self.channels]
+        heights = {level for _, level in fields}
+        return FieldsKept(fields, tuple(level for level in self._spec.layout.levels if level in heights))
+
+    @cached_property
+    def calls(self) -> list[int]:
+        """The step whose state each call of the network gives: one after the other, or those of direct forecasts."""
+        return self.steps if self._spec.roles.direct else list(range(1, self.steps[-1] + 1))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all members in batches, those of a checkpoint together.
@@ -125,16 +127,14 @@ class Integration:
         """
         plane = 4.0 * size * np.prod(self._spec.grid.shape)
         fields = len(self._spec.layout.fields)
-        forcings = max(
-            len(forcing_names(solar=model.spec.model.solar, clock=model.spec.model.clock)) for model in self.models
-        )
+        forcings = max(model.spec.forcings.count for model in self.models)
         held = plane * fields * self.histories.shape[1] + size * written
-        return block_length(self.steps[-1], plane * (fields + forcings), memory - held)
+        return block_length(len(self.calls), plane * (fields + forcings), memory - held)
 
     @cached_property
     def programs(self) -> dict[int, Program]:
         """The program of each graph, by its identity; they are compiled when first called."""
-        everything = self.channels == list(range(len(self._spec.layout.fields)))
+        everything = self.channels == list(range(len(self._spec.predicted)))
         channels = None if everything else np.array(self.channels)
         return {id(model.graph): block_program(model.graph, channels, self.mesh) for model in self.models}
 
@@ -191,12 +191,13 @@ class Integration:
 
     def forcings(self, batch: Batch, first: int, length: int) -> np.ndarray:
         """Return what drives a block, (batch, step, forcing, latitude, longitude); times need not be in any data."""
-        spec, offsets = batch.model.spec, np.minimum(np.arange(first, first + length), self.steps[-1] - 1)
-        times = self.initial[batch.times][:, None] + offsets * spec.time_step_hours * _HOUR
-        # Batches overlap in time, where leads are longer than the interval between initial times.
-        distinct, index = np.unique(times, return_inverse=True)
-        fields = forcing_fields(distinct, spec.grid, solar=spec.model.solar, clock=spec.model.clock)
-        return fields[index.reshape(times.shape)]
+        spec, step = batch.model.spec, batch.model.spec.time_step_hours * _HOUR
+        calls = self.calls[first : first + length]
+        calls += calls[-1:] * (length - len(calls))
+        initial = self.initial[batch.times][:, None]
+        if spec.roles.direct:
+            return spec.forcings.of_leads(initial, initial + np.array(calls) * step)
+        return spec.forcings.of_times(initial + (np.array(calls) - 1) * step)
 
     def _integrate(
         self,
@@ -211,10 +212,11 @@ class Integration:
         for member, states in enumerate(history[: writing.size]):
             bad = ~np.isfinite(states).all(axis=(0, 2, 3))
             if bad.any():
-                writing.stop(member, f"{self._name(int(np.argmax(bad)))} has missing values in the initial state")
+                name = _named(self._spec.layout.fields[int(np.argmax(bad))])
+                writing.stop(member, f"{name} has missing values in the initial state")
         if self.steps[0] == 0:
             writes.append(consumer.submit(writing.add, 0, self.kept.unpack(history[:, -1, self.channels])))
-        for first in range(0, self.steps[-1], length):
+        for first in range(0, len(self.calls), length):
             if writing.stopped:
                 break
             forcings = self.forcings(batch, first, length)
@@ -225,10 +227,9 @@ class Integration:
 
     def _write(self, block: Block, first: int, writing: GroupWriting) -> None:
         finite, states = np.asarray(block.finite), np.asarray(block.states)
-        for offset in range(min(states.shape[1], self.steps[-1] - first)):
-            step = first + offset + 1
+        for offset, step in enumerate(self.calls[first : first + states.shape[1]]):
             for member in np.flatnonzero(~finite[: writing.size, offset].all(axis=1)):
-                name = self._name(int(np.argmin(finite[member, offset])))
+                name = _named(self._spec.predicted[int(np.argmin(finite[member, offset]))])
                 hours = step * self._spec.time_step_hours
                 writing.stop(
                     int(member), f"{name} is not finite at lead {hours} h (train longer, or with longer rollouts)"
@@ -244,6 +245,7 @@ class Integration:
         label = f"{np.datetime_as_string(self.initial[time], 'h')} UTC"
         return f"{label}, member {self.numbers[member]}" if self.labelled else label
 
-    def _name(self, channel: int) -> str:
-        name, level = self._spec.layout.fields[channel]
-        return name if level is None else f"{name} at {level} hPa"
+
+def _named(field: tuple[str, int | None]) -> str:
+    name, level = field
+    return name if level is None else f"{name} at {level} hPa"

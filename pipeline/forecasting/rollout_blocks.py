@@ -80,8 +80,12 @@ def block_program(graph: nnx.GraphDef, channels: np.ndarray | None, mesh: Mesh |
 
     def work(state: nnx.State, history: jax.Array, forcings: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         kept = history.shape[1]
-        states = nnx.merge(graph, state).rollout(history, forcings)
-        recent = states if kept <= states.shape[1] else jnp.concatenate([history, states], axis=1)
+        model = nnx.merge(graph, state)
+        states = model.rollout(history, forcings)
+        if model.roles.direct:
+            recent = history
+        else:
+            recent = states if kept <= states.shape[1] else jnp.concatenate([history, states], axis=1)
         finite = jnp.isfinite(states).all(axis=(3, 4))
         return recent[:, -kept:], states if channels is None else states[:, :, channels], finite
 

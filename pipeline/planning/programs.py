@@ -33,7 +33,6 @@ from pipeline.processes.topologies import Topology
 from pipeline.states.layout import StateLayout
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.curriculum import configured_trainer
-from transforms.forcings import forcing_names
 
 __all__ = ["forecast_program", "main", "measure", "specification", "training_program"]
 
@@ -81,7 +80,7 @@ def training_program(
     stage = next((stage for stage in settings.stages if stage.steps == steps), settings.stages[-1])
     channels, grid = len(spec.layout.fields), spec.grid.shape
     lead = _array((steps,)) if settings.lead_weights else None
-    weights = LossWeights(_array(grid[:1]), _array((channels,)), lead)
+    weights = LossWeights(_array(grid[:1]), _array((len(spec.predicted),)), lead)
     trainer = configured_trainer(model, weights, settings, stage, mesh)
     windows = abstract_batch(
         mesh,
@@ -90,7 +89,7 @@ def training_program(
         input_steps=spec.model.input_steps,
         steps=steps,
         channels=channels,
-        forcings=_forcings(spec),
+        forcings=spec.forcings.count,
         shape=grid,
     )
     lowered = trainer.lower(windows)
@@ -119,7 +118,7 @@ def forecast_program(
     channels, grid = len(spec.layout.fields), spec.grid.shape
     state = _placed(state, mesh, WHOLE)
     history = _array((batch, spec.model.input_steps, channels, *grid))
-    forcings = _array((batch, steps, _forcings(spec), *grid))
+    forcings = _array((batch, steps, spec.forcings.count, *grid))
     history, forcings = _placed((history, forcings), mesh, STATES)
     parameters = nnx.filter_state(state, nnx.Param)
     parts = {
@@ -192,10 +191,6 @@ def _placed(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     """Return abstract arrays split over a mesh as `spec` says, of those axes that the mesh has."""
     sharding = NamedSharding(mesh, present(mesh, spec))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-
-def _forcings(spec: ForecasterSpec) -> int:
-    return len(forcing_names(solar=spec.model.solar, clock=spec.model.clock))
 
 
 def _size(tree: Any) -> int:

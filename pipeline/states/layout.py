@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from pipeline.config import Config
 from transforms.errors import InputError
 from transforms.variables import channel_names, known, wind_pairs
 
-__all__ = ["StateLayout", "normalisation"]
+__all__ = ["FieldsKept", "StateLayout", "normalisation"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,46 @@ class StateLayout:
         return {name: part if known(name).kind == "pressure" else part[..., 0, :, :] for name, part in parts.items()}
 
 
-def normalisation(layout: StateLayout, statistics: xr.Dataset, *, unified: bool) -> Normalisation:
+@dataclass(frozen=True)
+class FieldsKept:
+    """Some fields of a state, in its order, as variables of a store with one axis of levels.
+
+    Attributes:
+        fields: (variable, level); level is None for surface variables.
+        levels: that any of them has, in hPa, in the order of the state.
+    """
+
+    fields: list[tuple[str, int | None]]
+    levels: tuple[int, ...]
+
+    @cached_property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the variables."""
+        return tuple(dict.fromkeys(name for name, _ in self.fields))
+
+    def unpack(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        """Split (..., channel, latitude, longitude) into variables (..., [level], latitude, longitude).
+
+        A level that a variable does not have is missing, NaN.
+        """
+        return {name: self._variable(states, name) for name in self.variables}
+
+    def _variable(self, states: np.ndarray, name: str) -> np.ndarray:
+        channels = {level: i for i, (variable, level) in enumerate(self.fields) if variable == name}
+        if None in channels:
+            return states[..., channels[None], :, :]
+        first = channels[next(iter(channels))]
+        if tuple(channels) == self.levels:
+            return states[..., first : first + len(channels), :, :]
+        values = np.full((*states.shape[:-3], len(self.levels), *states.shape[-2:]), np.nan, states.dtype)
+        for level, channel in channels.items():
+            values[..., self.levels.index(level), :, :] = states[..., channel, :, :]
+        return values
+
+
+def normalisation(
+    layout: StateLayout, statistics: xr.Dataset, *, unified: bool, whole: Sequence[int] = ()
+) -> Normalisation:
     """Return the network's per-channel constants.
 
     Winds are not centred and their components share one spread, so that the network keeps its equivariance.
@@ -72,6 +112,7 @@ def normalisation(layout: StateLayout, statistics: xr.Dataset, *, unified: bool)
     Args:
         statistics: as `pipeline.statistics` writes it.
         unified: share the spread of states over the levels of a variable (root mean square), too.
+        whole: channels that are predicted as values; their outputs are measured in their own spread.
 
     Raises:
         InputError: statistics lack a variable or level, or a field does not change in time.
@@ -93,6 +134,7 @@ def normalisation(layout: StateLayout, statistics: xr.Dataset, *, unified: bool)
         shared = np.sqrt(0.5 * (values[key][east] ** 2 + values[key][north] ** 2))
         values[key][east] = values[key][north] = shared
     values["mean"][east] = values["mean"][north] = 0.0
+    values["tendency_std"][list(whole)] = values["std"][list(whole)]
     if unified:
         for group in layout.slices().values():
             values["std"][group] = np.sqrt(np.mean(values["std"][group] ** 2))

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as managers
 
-from model.forecaster import Forecaster, Normalisation
+from model.forecaster import Forecaster, Normalisation, Roles
 from model.network import Level, NetworkConfig
 from model.training import TrainState
 from pipeline.artefacts import digest, require
 from pipeline.config import ModelConfig
 from pipeline.states.layout import StateLayout
+from pipeline.states.roles import Forcings, roles_of
 from transforms.errors import InputError
-from transforms.forcings import forcing_names
 from transforms.grids import Grid
 
 __all__ = ["CheckpointStore", "Choice", "ForecasterSpec", "Trained", "load_forecaster", "load_trained"]
@@ -71,6 +72,26 @@ class ForecasterSpec:
     statics: tuple[str, ...]
     static_fields: np.ndarray
 
+    @cached_property
+    def roles(self) -> Roles:
+        """What the fields of a state are to the network."""
+        return roles_of(self.layout, self.model)
+
+    @property
+    def predicted(self) -> list[tuple[str, int | None]]:
+        """(variable, level) of every predicted channel."""
+        return [self.layout.fields[channel] for channel in self.roles.predicted]
+
+    @property
+    def scale(self) -> np.ndarray:
+        """What predicted channels and their errors are measured in."""
+        return self.normalisation.tendency_std[list(self.roles.predicted)]
+
+    @property
+    def forcings(self) -> Forcings:
+        """What drives the network."""
+        return Forcings(self.model, self.grid)
+
     def build(self, seed: int = 0, mesh: Mesh | None = None) -> Forecaster:
         """Return a forecaster with initial parameters, to be run on `mesh`; they do not depend on it."""
         levels = tuple(Level(**level.model_dump()) for level in self.model.levels)
@@ -91,7 +112,8 @@ class ForecasterSpec:
             self.layout.channels,
             self.normalisation,
             self.static_fields,
-            forcings=len(forcing_names(solar=self.model.solar, clock=self.model.clock)),
+            forcings=self.forcings.count,
+            roles=self.roles,
             input_steps=self.model.input_steps,
             remat=self.model.remat,
             mesh=mesh,

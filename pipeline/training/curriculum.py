@@ -29,6 +29,7 @@ from model.verification import ForecastErrors
 from pipeline.config import RolloutStage, TrainingConfig
 from pipeline.jobs.progress import Progress, progress
 from pipeline.processes.distributed import is_lead
+from pipeline.states.roles import field_name
 from pipeline.training.checkpoints import CheckpointStore, ForecasterSpec
 from pipeline.training.divergence import explain
 from pipeline.training.loader import Loader
@@ -192,7 +193,8 @@ class _Curriculum:
         self.memory_mb = memory_mb
         # Collectives of two programs at once can wait for each other on a host that has fewer cores than devices.
         self.one_by_one = mesh is not None and mesh.devices.flat[0].platform == "cpu"
-        self.fields = [name if level is None else f"{name}@{level}" for name, level in spec.layout.fields]
+        self.fields = [field_name(field) for field in spec.layout.fields]
+        self.predicted = [field_name(field) for field in spec.predicted]
         self.trainers: dict[int, Trainer] = {}
         self.skipped = 0
         self._loader: tuple[int, Loader] | None = None
@@ -205,14 +207,12 @@ class _Curriculum:
         self.held_out = HeldOut(
             self.windows,
             self.errors,
-            tendency_std=self.spec.normalisation.tendency_std,
+            spec=self.spec,
             latitude_weights=grid.latitude_weights() / np.mean(grid.latitude_weights()),
-            headline=headline_fields(self.spec.layout.fields, headline),
-            time_step_hours=self.spec.time_step_hours,
+            headline=headline_fields(self.spec.predicted, headline),
             batch_size=settings.batch_size // (settings.accumulate or 1),
             loss_windows=settings.validation_windows,
             initial_times=settings.validation_forecasts,
-            input_steps=self.forecaster.input_steps,
         )
 
     def compile(self, position: Position) -> None:
@@ -384,7 +384,7 @@ class _Curriculum:
         return (
             f"training: loss or gradient is not finite at update {update}, and {skipped} in a row were skipped "
             f"({position.rollbacks} times back to a checkpoint): "
-            f"{explain(origin, self.fields, position.stage, settings)}"
+            f"{explain(origin, self.fields, self.predicted, position.stage, settings)}"
         )
 
     def _validate(self, index: int, update: int, trainer: Trainer, state: TrainState) -> tuple[int, float] | None:

@@ -12,11 +12,13 @@ from pipeline.config import TrainingConfig
 __all__ = ["explain"]
 
 
-def explain(origin: Origin, fields: Sequence[str], stage: int, settings: TrainingConfig) -> str:
+def explain(
+    origin: Origin, fields: Sequence[str], predicted: Sequence[str], stage: int, settings: TrainingConfig
+) -> str:
     """Return which field is not finite first, at which step of the rollout, and what to change.
 
     Args:
-        fields: names of the channels.
+        fields, predicted: names of the channels of a state, and of those that are predicted.
         stage: index of the stage of the curriculum.
     """
     steps = settings.stages[stage].steps
@@ -33,9 +35,9 @@ def explain(origin: Origin, fields: Sequence[str], stage: int, settings: Trainin
             )
     if origin.forecast.any():
         step, channel = np.argwhere(origin.forecast)[0]
-        return f"{fields[channel]} is not finite first, at step {step + 1} of the {steps}-step rollout. {advice}."
+        return f"{predicted[channel]} is not finite first, at step {step + 1} of the {steps}-step rollout. {advice}."
     step, channel = map(int, np.unravel_index(np.argmax(origin.error), origin.error.shape))
     return (
-        f"the forecast is finite but the gradient is not; {fields[channel]} is furthest off, at step {step + 1} of the "
+        f"the forecast is finite but the gradient is not; {predicted[channel]} is furthest off, at step {step + 1} of the "
         f"{steps}-step rollout ({np.sqrt(origin.error[step, channel]):.3g} times its usual change in a step). {advice}."
     )

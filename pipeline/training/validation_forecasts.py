@@ -1,4 +1,4 @@
-"""Forecasts in the midst of a training: losses on held-out windows, and errors at 1, 3 and 5 days."""
+"""Forecasts in the midst of a training: losses on held-out windows, and errors at 1, 3 and 5 days or at direct leads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from flax import nnx
 
 from model.training import Batch, LossWeights
 from model.verification import ForecastErrors, weighted_loss
-from pipeline.training.windows import WindowSource
+from pipeline.training.checkpoints import ForecasterSpec
+from pipeline.training.windows import DirectWindows, WindowSource
 from transforms.metrics import vector_name
 from transforms.variables import wind_pairs
 
@@ -51,34 +52,34 @@ class HeldOut:
         windows: Callable[[str, int], WindowSource],
         errors: ForecastErrors,
         *,
-        tendency_std: np.ndarray,
+        spec: ForecasterSpec,
         latitude_weights: np.ndarray,
         headline: Headline,
-        time_step_hours: int,
         batch_size: int,
         loss_windows: int,
         initial_times: int,
-        input_steps: int,
     ) -> None:
         """Prepare.
 
         Args:
+            headline: channels among those that are predicted.
             batch_size: windows forecast together.
             loss_windows: windows of the losses, at most.
             initial_times: of the forecasts, at most; 0 for none.
         """
-        self._windows, self._errors, self._tendency_std = windows, errors, tendency_std
-        self._latitude_weights, self._headline, self._hours = latitude_weights, headline, time_step_hours
+        self._windows, self._errors, self._scale = windows, errors, spec.scale
+        self._latitude_weights, self._headline, self._hours = latitude_weights, headline, spec.time_step_hours
         self._batch_size, self._loss_windows, self._initial_times = batch_size, loss_windows, initial_times
-        self._input_steps = input_steps
+        self._input_steps, self._predicted = spec.model.input_steps, list(spec.roles.predicted)
+        self._direct = spec.model.leads_hours
         self._persistence: dict[str, list[float | None]] | None = None
-        self._leads = self._longest() if initial_times else []
+        self._leads = self._possible() if initial_times else []
 
     def loss(self, params: nnx.State, statistics: nnx.State, steps: int, weights: LossWeights) -> float | None:
         """Return the mean loss of rollouts of so many steps; None where there are no windows."""
         losses = [
-            weighted_loss(self._errors(params, statistics, batch), self._tendency_std, weights)
-            for batch in self._batches(steps, self._loss_windows)
+            weighted_loss(self._errors(params, statistics, batch), self._scale, weights)
+            for batch in self._batches(self._windows("validation", steps), self._loss_windows)
         ]
         return float(np.mean(losses)) if losses else None
 
@@ -89,43 +90,58 @@ class HeldOut:
         """
         if not self._leads:
             return None
-        errors, still = [], []
-        for batch in self._batches(self._leads[-1], self._initial_times):
-            errors.append(self._errors(params, statistics, batch))
-            if self._persistence is None:
-                still.append(self._errors_of_persistence(batch.states))
+        errors = self._by_lead(lambda batch: self._errors(params, statistics, batch))
         if self._persistence is None:
-            self._persistence = self._rmse(np.mean(still, axis=0))
+            self._persistence = self._rmse(self._by_lead(self._errors_of_persistence))
         return {
-            "lead_hours": [lead * self._hours for lead in self._leads],
-            "rmse": self._rmse(np.mean(errors, axis=0)),
+            "lead_hours": self._leads,
+            "rmse": self._rmse(errors),
             "persistence": self._persistence,
         }
 
-    def _errors_of_persistence(self, states: Any) -> np.ndarray:
+    def _by_lead(self, measure: Callable[[Batch], np.ndarray]) -> np.ndarray:
+        """Return mean square errors, (lead, channel), of what gives those of a batch, (step, channel)."""
+        if not self._direct:
+            steps = [lead // self._hours for lead in self._leads]
+            batches = self._batches(self._windows("validation", steps[-1]), self._initial_times)
+            return np.mean([measure(batch) for batch in batches], axis=0)[[step - 1 for step in steps]]
+        windows = [self._of_lead(lead) for lead in self._leads]
+        return np.array(
+            [
+                np.mean([measure(batch)[0] for batch in self._batches(own, self._initial_times)], axis=0)
+                for own in windows
+            ]
+        )
+
+    def _errors_of_persistence(self, batch: Batch) -> np.ndarray:
         """(step, channel)."""
-        now = self._input_steps - 1
+        states, now = np.asarray(batch.states)[:, :, self._predicted], self._input_steps - 1
         squares = (states[:, now + 1 :] - states[:, now : now + 1]) ** 2 * self._latitude_weights[:, None]
         return np.asarray(np.mean(squares, axis=(0, 3, 4), dtype=np.float64))
 
-    def _longest(self) -> list[int]:
-        """Return the leads of whole days, in steps, for which the validation period has windows."""
-        leads = [24 * day // self._hours for day in _DAYS if 24 * day % self._hours == 0]
-        return [lead for lead in leads if lead > 0 and len(self._windows("validation", lead))]
+    def _possible(self) -> list[int]:
+        """Return the leads, in hours, for which the validation period has windows: whole days, or a few direct ones."""
+        if self._direct:
+            chosen = np.unique(np.linspace(0, len(self._direct) - 1, len(_DAYS)).round().astype(int))
+            leads = [self._direct[index] for index in chosen]
+            return [lead for lead in leads if len(self._of_lead(lead))]
+        leads = [24 * day for day in _DAYS if 24 * day % self._hours == 0]
+        return [lead for lead in leads if len(self._windows("validation", lead // self._hours))]
+
+    def _of_lead(self, lead: int) -> WindowSource:
+        windows = self._windows("validation", 1)
+        assert isinstance(windows, DirectWindows)
+        return windows.of_lead(self._direct.index(lead))
 
     def _rmse(self, errors: np.ndarray) -> dict[str, list[float | None]]:
         def root(square: float) -> float | None:
             # Forecasts of a young network may overflow, and JSON has no word for that.
             return float(f"{np.sqrt(square):.6g}") if np.isfinite(square) else None
 
-        return {
-            name: [root(errors[lead - 1, channels].sum()) for lead in self._leads]
-            for name, channels in self._headline.items()
-        }
+        return {name: [root(row[channels].sum()) for row in errors] for name, channels in self._headline.items()}
 
-    def _batches(self, steps: int, most: int) -> Iterator[Batch]:
+    def _batches(self, source: WindowSource, most: int) -> Iterator[Batch]:
         """Yield windows evenly spread over the period, the same ones every time, in batches that are all full."""
-        source = self._windows("validation", steps)
         count = min(most, len(source))
         if count == 0:
             return

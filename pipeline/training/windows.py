@@ -14,7 +14,7 @@ import numpy as np
 from model.training import Batch
 from pipeline.states.reading import StateReader
 
-__all__ = ["WindowSource", "window_starts"]
+__all__ = ["DirectWindows", "WindowSource", "window_starts", "within"]
 
 _GROUP_BYTES = 64_000_000
 _ALIGNMENT = 64
@@ -37,15 +37,20 @@ def window_starts(
     Returns:
         Positions in `times`, ascending.
     """
-    usable = valid.copy()
-    if period is not None:
-        start, end = (np.datetime64(instant) for instant in period)
-        usable &= (times >= start) & (times <= end)
+    usable = valid & within(times, period)
     follows = np.concatenate([[False], np.diff(times) == step])
     continues = follows & np.concatenate([[False], usable[:-1]])
     position = np.arange(times.size)
     began = np.maximum.accumulate(np.where(usable & ~continues, position, 0))
     return np.flatnonzero(usable & (position - began + 1 >= length)) - (length - 1)
+
+
+def within(times: np.ndarray, period: tuple[datetime, datetime] | None) -> np.ndarray:
+    """Return whether times lie in a period, both ends included; without one all do."""
+    if period is None:
+        return np.ones(times.shape, bool)
+    start, end = (np.datetime64(instant) for instant in period)
+    return (times >= start) & (times <= end)
 
 
 class WindowSource:
@@ -91,19 +96,26 @@ class WindowSource:
 
         They are read in groups, so that what is decoded at once is bounded; see `scratch_bytes`.
         """
-        starts = self._starts[np.asarray(indices, int)]
+        windows = self._positions(np.asarray(indices, int))
         rows = range(self.shapes.states[-2])[latitudes]
         latitudes = slice(rows.start, rows.stop)
-        states, forcings = (_aligned((len(starts), *shape[:2], len(rows), shape[3])) for shape in self.shapes)
-        size, first = self._group, self._input_steps - 1
-        for begin in range(0, len(starts), size):
-            group = starts[begin : begin + size]
-            positions = group[:, None] + np.arange(states.shape[1])
-            self._reader.read(positions, latitudes, into=states[begin : begin + size])
-            times = self._times[group[:, None] + np.arange(first, first + self._steps)]
-            fields = self._forcing(times.ravel())[:, :, latitudes]
-            forcings[begin : begin + size] = fields.reshape(len(group), self._steps, *fields.shape[1:])
+        states, forcings = (_aligned((len(windows), *shape[:2], len(rows), shape[3])) for shape in self.shapes)
+        size = self._group
+        for begin in range(0, len(windows), size):
+            group = windows[begin : begin + size]
+            self._reader.read(group, latitudes, into=states[begin : begin + size])
+            forcings[begin : begin + size] = self._forcings(self._times[group])[..., latitudes, :]
         return Batch(states, forcings)  # type: ignore[arg-type]  # on the host; the loader places them
+
+    def _positions(self, indices: np.ndarray) -> np.ndarray:
+        """Return where the states of some windows lie in the store, (window, time)."""
+        return self._starts[indices][:, None] + np.arange(self._input_steps + self._steps)
+
+    def _forcings(self, times: np.ndarray) -> np.ndarray:
+        """Return (window, step, forcing, latitude, longitude) of windows of these times, (window, time)."""
+        steps = times[:, self._input_steps - 1 : -1]
+        fields = self._forcing(steps.ravel())
+        return fields.reshape(*steps.shape, *fields.shape[1:])
 
     @property
     def _group(self) -> int:
@@ -111,10 +123,14 @@ class WindowSource:
 
     @property
     def _window_scratch(self) -> int:
-        count, channels, nlat, nlon = self.shapes.states
-        decoded = self._reader.times_touched(count) * channels
+        _, channels, nlat, nlon = self.shapes.states
+        decoded = self._times_touched() * channels
         fields = self._steps * (self.shapes.forcings[1] + _FORCING_TEMPORARIES)
         return 4 * nlat * nlon * (decoded + fields)
+
+    def _times_touched(self) -> int:
+        """Return the most times that the chunks of a window hold."""
+        return self._reader.times_touched(self._input_steps + self._steps)
 
     def scratch_bytes(self, windows: int) -> int:
         """Return a bound on the memory that `read` takes for so many windows beside its result and the cache.
@@ -128,6 +144,66 @@ class WindowSource:
         other = copy.copy(self)
         other._reader = self._reader.with_cache(cache_bytes)
         return other
+
+
+class DirectWindows(WindowSource):
+    """Windows of direct forecasts: the states that are given, and that at one of the lead times.
+
+    Windows of an initial time lie together, by lead time.
+    """
+
+    def __init__(
+        self,
+        reader: StateReader,
+        times: np.ndarray,
+        given: np.ndarray,
+        leads: Sequence[np.timedelta64],
+        usable: np.ndarray,
+        *,
+        forcing: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ) -> None:
+        """Describe the windows.
+
+        Args:
+            times: datetime64 of the store, ascending, shape (time,).
+            given: positions of the states that the network is given, (initial time, input step), ascending in time.
+            leads: lead times.
+            usable: whether a time may be a valid time, shape (time,).
+            forcing: makes (window, forcing, latitude, longitude) from initial and valid times, (window,).
+        """
+        initial = times[given[:, -1]]
+        valid = initial[:, None] + np.asarray(leads)
+        found = np.minimum(np.searchsorted(times, valid), len(times) - 1)
+        self._starts, self._lead = np.nonzero((times[found] == valid) & usable[found])
+        self._given, self._target = given, found
+        self._reader, self._times, self._direct = reader, times, forcing
+        self._input_steps, self._steps = given.shape[1], 1
+
+    def of_lead(self, lead: int) -> DirectWindows:
+        """Return the windows of one lead time, by its number."""
+        other = copy.copy(self)
+        kept = self._lead == lead
+        other._starts, other._lead = self._starts[kept], self._lead[kept]
+        other.__dict__.pop("shapes", None)
+        return other
+
+    @functools.cached_property
+    def shapes(self) -> Any:
+        """As of any windows; one state follows those that are given."""
+        forcing = self._direct(self._times[:1], self._times[:1])
+        states: Any = (self._input_steps + 1, *self._reader.state_shape)
+        forcings: Any = forcing.shape
+        return Batch(states, forcings)
+
+    def _positions(self, indices: np.ndarray) -> np.ndarray:
+        start, lead = self._starts[indices], self._lead[indices]
+        return np.concatenate([self._given[start], self._target[start, lead][:, None]], axis=1)
+
+    def _times_touched(self) -> int:
+        return self._reader.times_touched(self._input_steps) + self._reader.times_touched(1)
+
+    def _forcings(self, times: np.ndarray) -> np.ndarray:
+        return self._direct(times[:, -2], times[:, -1])[:, None]
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

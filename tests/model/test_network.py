@@ -61,8 +61,8 @@ def random_states(seed: int, *leading: int) -> jnp.ndarray:
 def test_commutes_with_rotation_about_the_poles():
     model = forecaster()
     history, forcing = random_states(2, 2, 1), jnp.zeros((2, 0, *GRID.shape))
-    tendency = run(model, "normalised_tendency", history, forcing)
-    turned = run(model, "normalised_tendency", jnp.roll(history, 4, axis=-1), forcing)
+    tendency = run(model, "normalised_output", history, forcing)
+    turned = run(model, "normalised_output", jnp.roll(history, 4, axis=-1), forcing)
     difference = jnp.linalg.norm((turned - jnp.roll(tendency, 4, axis=-1)).ravel())
     assert float(difference / jnp.linalg.norm(tendency.ravel())) < 1e-5
 
@@ -70,10 +70,8 @@ def test_commutes_with_rotation_about_the_poles():
 def test_statics_and_forcings_tell_longitudes_apart():
     model = forecaster(statics=1, forcings=1)
     history, forcing = random_states(2, 1, 1), random_states(3, 1)[:, :1]
-    turned = run(model, "normalised_tendency", jnp.roll(history, 4, axis=-1), forcing)
-    assert (
-        float(jnp.abs(turned - jnp.roll(run(model, "normalised_tendency", history, forcing), 4, axis=-1)).max()) > 1e-2
-    )
+    turned = run(model, "normalised_output", jnp.roll(history, 4, axis=-1), forcing)
+    assert float(jnp.abs(turned - jnp.roll(run(model, "normalised_output", history, forcing), 4, axis=-1)).max()) > 1e-2
 
 
 def test_starts_as_persistence():
@@ -112,9 +110,9 @@ def test_the_network_is_given_the_latest_state_first():
         fields = np.concatenate([normalised[:, step][:, list(channels)] for step in (1, 0)], axis=1)
         return fields.transpose(3, 2, 0, 1)
 
-    channels = model.channels
+    channels = model.given
     scalars, u, v = model.network(*map(given, (channels.scalars, channels.eastward, channels.northward)))
-    got = run(model, "normalised_tendency", history, forcing)
+    got = run(model, "normalised_output", history, forcing)
     order = [*channels.scalars, *channels.eastward, *channels.northward]
     expected = jnp.concatenate([scalars, u, v], axis=-1).transpose(2, 3, 1, 0)
     np.testing.assert_allclose(got[:, jnp.array(order)], expected, rtol=1e-4, atol=1e-5)
@@ -132,7 +130,7 @@ def test_tendency_is_scaled_and_state_normalised():
     model = forecaster()
     history, forcing = random_states(8, 1, 1), jnp.zeros((1, 0, *GRID.shape))
     change = run(model, "step", history, forcing) - history[:, 0]
-    expected = run(model, "normalised_tendency", history, forcing) * jnp.array([0.5, 1.0, 1.0, 0.2])[:, None, None]
+    expected = run(model, "normalised_output", history, forcing) * jnp.array([0.5, 1.0, 1.0, 0.2])[:, None, None]
     np.testing.assert_allclose(change, expected, atol=1e-5)
 
 
