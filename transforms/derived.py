@@ -22,6 +22,7 @@ __all__ = [
     "WindDerivatives",
     "divergence",
     "levels_of",
+    "maximum_over",
     "recipes",
     "relative_humidity",
     "relative_humidity_from_dewpoint",
@@ -54,10 +55,10 @@ class WindDerivatives(Protocol):
 
 @dataclass(frozen=True)
 class Accumulation:
-    """A sum over time.
+    """A sum or maximum over time.
 
     Attributes:
-        hours: what one value of the input accumulates over, up to its time.
+        hours: what one value of the input accumulates over, up to its time, or stands for.
         count: how many of them, `hours` apart, make up one value of the result.
     """
 
@@ -76,7 +77,8 @@ class Recipe:
         takes_pressure: the pressure of the levels comes last, Pa, (level, 1, 1).
         takes_derivatives: `WindDerivatives` on the grid come last; a field with missing values is wholly missing.
         levels: hPa, the levels that the inputs are given on, where the result has no level axis.
-        accumulation: the sum over time, where there is one; then `compute` is `total_over`, and time is the first axis.
+        accumulation: the sum or maximum over time, where there is one; then `compute` is `total_over` or `maximum_over`,
+            and time is the first axis.
     """
 
     inputs: tuple[str, ...]
@@ -211,6 +213,25 @@ def total_over(amount: np.ndarray, count: int, stride: int = 1) -> np.ndarray:
     return total
 
 
+def maximum_over(values: np.ndarray, count: int, stride: int = 1) -> np.ndarray:
+    """Return the largest of the last `count` values up to each time, every `stride`-th one; NaN before there are so many.
+
+    Args:
+        values: (time, ...).
+
+    Returns:
+        (time, ...) in the dtype given; NaN where one of the values is.
+    """
+    values = np.asarray(values)
+    reach = (count - 1) * stride
+    largest = np.full_like(values, np.nan)
+    if values.shape[0] > reach:
+        largest[reach:] = values[reach:]
+        for back in range(stride, reach + 1, stride):
+            np.maximum(largest[reach:], values[reach - back : values.shape[0] - back], out=largest[reach:])
+    return largest
+
+
 def _tetens(temperature: np.ndarray, slope: float, pole: float) -> np.ndarray:
     return _AT_TRIPLE_POINT * np.exp(slope * (temperature - _TRIPLE_POINT) / (temperature - pole))
 
@@ -222,6 +243,12 @@ def _sums(hours: int) -> tuple[Recipe, ...]:
         Recipe((name,), total_over, accumulation=Accumulation(part, hours // part))
         for name, part in (("total_precipitation", 1), *parts)
     )
+
+
+def _maxima(name: str, hours: int) -> tuple[Recipe, ...]:
+    """The maximum of so many hours, from values at all the hours a source has: the first that its step divides."""
+    parts = [part for part in range(1, hours) if hours % part == 0]
+    return tuple(Recipe((name,), maximum_over, accumulation=Accumulation(part, hours // part)) for part in parts)
 
 
 _WIND = ("u_component_of_wind", "v_component_of_wind")
@@ -238,6 +265,7 @@ _RECIPES: dict[str, tuple[Recipe, ...]] = {
     "total_precipitation_6hr": _sums(6),
     "total_precipitation_12hr": _sums(12),
     "total_precipitation_24hr": _sums(24),
+    "maximum_2m_temperature_24hr": _maxima("2m_temperature", 24),
 }
 
 DERIVED = tuple(_RECIPES)

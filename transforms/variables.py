@@ -125,6 +125,7 @@ _TABLE = (
     # Sums up to the time: without a number in the name, of what the source's files sum over, in ERA5 one hour.
     _more("total_precipitation_12hr", "surface", "m", -1e-4, 2.0),
     _more("total_precipitation_24hr", "surface", "m", -1e-4, 3.0),
+    _more("maximum_2m_temperature_24hr", "surface", "K", 150.0, 345.0),
     _more("convective_precipitation", "surface", "m", -1e-4, 1.5, "cp"),
     _more("large_scale_precipitation", "surface", "m", -1e-4, 1.5, "lsp"),
     _more("snowfall", "surface", "m", -1e-4, 1.5, "sf"),

@@ -136,7 +136,7 @@ def _derived(dataset: xr.Dataset, name: str, step_hours: int | None) -> xr.DataA
                 "latitude, longitude). Give the source a level axis."
             )
     if recipe.accumulation is not None:
-        result = _summed(name, recipe, fields[0])
+        result = _gathered(name, recipe, fields[0])
     elif recipe.takes_derivatives:
         result = _differentiated(recipe, *fields, name=name, single=_finer(dataset, step_hours))
     elif recipe.levels:
@@ -195,8 +195,8 @@ def _over_level_last(values: np.ndarray, compute: Callable[..., np.ndarray]) -> 
     return _in_float32(compute, np.moveaxis(values, -1, -3))
 
 
-def _summed(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
-    """Sums over time; missing where any of the times is not there."""
+def _gathered(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
+    """Sums or maxima over time; missing where any of the times is not there."""
     times, accumulation = field["time"].values, recipe.accumulation
     assert accumulation is not None
     stride = _stride(name, recipe, times)
@@ -210,7 +210,7 @@ def _summed(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
     data = field.chunk({axis: -1 for axis in field.dims if axis != "time"}).data
     if reach:
         data = da.map_overlap(
-            _block_sums,
+            _of_block,
             data.rechunk({0: ensure_minimum_chunksize(reach, data.chunks[0])}),
             depth={0: (reach, 0)},
             boundary="none",
@@ -218,6 +218,7 @@ def _summed(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
             allow_rechunk=False,
             dtype=np.float32,
             meta=data._meta,
+            compute=recipe.compute,
             reach=reach,
             stride=stride,
             count=accumulation.count,
@@ -226,12 +227,18 @@ def _summed(name: str, recipe: Recipe, field: xr.DataArray) -> xr.DataArray:
     return summed.where(xr.DataArray(complete, dims="time")).astype(np.float32)
 
 
-def _block_sums(
-    values: np.ndarray, *, reach: int, count: int, stride: int, block_id: tuple[int, ...] = ()
+def _of_block(
+    values: np.ndarray,
+    *,
+    compute: Callable[..., np.ndarray],
+    reach: int,
+    count: int,
+    stride: int,
+    block_id: tuple[int, ...] = (),
 ) -> np.ndarray:
     # All blocks but the first come with the times before them.
     first = 0 if block_id[0] == 0 else reach
-    return total_over(values, count, stride)[first:].astype(np.float32)
+    return compute(values, count, stride)[first:].astype(np.float32)
 
 
 def _complete(times: np.ndarray, accumulation: Accumulation, stride: int) -> np.ndarray:
@@ -275,7 +282,8 @@ def _stride_fault(name: str, recipe: Recipe, times: np.ndarray) -> str | None:
         return None
     hours = float(step / np.timedelta64(1, "h"))
     return (
-        f"{name}: {recipe.inputs[0]} is what fell in {_hours(recipe)} h, but the source has a step of "
+        f"{name}: {recipe.inputs[0]} {'is what fell in' if recipe.compute is total_over else 'is taken every'} "
+        f"{_hours(recipe)} h, but the source has a step of "
         f"{hours:g} h; expected {_hours(recipe)} h or a divisor of it. Choose a source with a finer step, or "
         f"one that has {name} itself."
     )

@@ -80,6 +80,15 @@ def test_totals_are_of_the_last_amounts_and_of_no_others():
     assert derived.total_over(np.array([1e17, 1.0, 2.0, 3.0]), 2)[3] == 5.0
 
 
+def test_maxima_are_of_the_last_values_and_of_no_others():
+    values = np.array([3.0, 9.0, 1.0, 2.0, 8.0, 4.0, 5.0])
+    np.testing.assert_array_equal(derived.maximum_over(values, 3), [np.nan, np.nan, 9, 9, 8, 8, 8])
+    np.testing.assert_array_equal(derived.maximum_over(values, 2, 3), [np.nan] * 3 + [3, 9, 4, 5])
+    np.testing.assert_array_equal(derived.maximum_over(values[:2], 3), [np.nan, np.nan])
+    values[1] = np.nan
+    assert np.flatnonzero(np.isnan(derived.maximum_over(values, 2))).tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", [*derived.DERIVED, "geopotential_thickness_500_1000"])
 def test_recipes_use_known_variables(name):
     variable = known(name)
@@ -88,7 +97,7 @@ def test_recipes_use_known_variables(name):
         kinds = {known(part).kind for part in recipe.inputs}
         assert kinds == {"pressure"} if recipe.levels else kinds == {variable.kind}
         if recipe.accumulation is not None:
-            assert recipe.compute is derived.total_over
+            assert recipe.compute in (derived.total_over, derived.maximum_over)
 
 
 def test_names_of_thickness_carry_their_levels():

@@ -225,6 +225,21 @@ def test_precipitation_of_six_and_of_24_hours():
         np.testing.assert_allclose(daily[there], expected[there], rtol=1e-6)
 
 
+def test_the_daily_maximum_is_that_of_the_day_up_to_each_time():
+    times, name = times_of(60), "maximum_2m_temperature_24hr"
+    values = np.random.default_rng(6).normal(288.0, 8.0, (times.size, 2, 3)).astype(np.float32)
+    hourly = xr.Dataset({"2m_temperature": (("time", "latitude", "longitude"), values)}, {"time": times}).chunk(time=7)
+    for step in (1, 4, 6):
+        source = hourly.isel(time=slice(None, None, step))
+        result = with_derived(source, [name])[name].compute()
+        count = 24 // step
+        assert np.isnan(result[: count - 1]).all()
+        for last in range(count - 1, source.sizes["time"]):
+            np.testing.assert_array_equal(result[last], values[::step][last - count + 1 : last + 1].max(axis=0))
+    with pytest.raises(InputError, match="2m_temperature is taken every 1 h, but the source has a step of 5 h"):
+        with_derived(hourly.isel(time=slice(None, None, 5)), [name])
+
+
 def test_sums_do_not_cross_gaps_or_missing_values():
     hourly = precipitation(np.delete(times_of(30), 12))
     hourly = hourly.assign(total_precipitation=hourly.total_precipitation.where(hourly.time != times_of(30)[20]))

@@ -13,7 +13,7 @@ import xarray as xr
 from pipeline.states.layout import StateLayout, normalisation
 from pipeline.states.reading import StateReader
 from pipeline.stores.reading import open_store
-from pipeline.training.windows import WindowSource, window_starts
+from pipeline.training.windows import DirectWindows, WindowSource, window_starts
 from transforms.errors import InputError
 
 STEP = np.timedelta64(6, "h")
@@ -134,3 +134,49 @@ def test_a_store_without_shards_reads_the_same(store, tmp_path):
     readers = (StateReader(open_store(path, "store"), LAYOUT, "store") for path in (store, tmp_path / "v2.zarr"))
     expected, got = (reader.read(np.arange(2, 11)) for reader in readers)
     np.testing.assert_array_equal(got, expected)
+
+
+def direct(store: Path, leads: list[int], usable: np.ndarray | None = None) -> DirectWindows:
+    reader = StateReader(open_store(store, "store"), LAYOUT, "store", memory_mb=10)
+    starts = window_starts(TIMES, np.ones(14, bool), 2, STEP, None)
+
+    def forcing(initial: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        hours = np.stack([initial, valid], axis=1).astype("M8[h]").astype("f4")
+        return np.broadcast_to(hours[..., None, None], (*hours.shape, 4, 8))
+
+    return DirectWindows(
+        reader,
+        TIMES,
+        starts[:, None] + np.arange(2),
+        [lead * STEP for lead in leads],
+        np.ones(14, bool) if usable is None else usable,
+        forcing=forcing,
+    )
+
+
+def test_windows_of_direct_forecasts_hold_the_state_at_each_lead(store):
+    source = direct(store, [2, 14])
+    held = StateReader(open_store(store, "store"), LAYOUT, "store").read(np.arange(14))
+    # Leads of 14 steps reach over the gap of 12 steps; those of 2 end before it.
+    pairs = [(start, lead) for start in (*range(7), *range(8, 13)) for lead in (2, 14)]
+    expected = [(s, np.flatnonzero(TIMES == TIMES[s + 1] + lead * STEP)) for s, lead in pairs]
+    expected = [(s, int(at[0])) for s, at in expected if at.size]
+    assert len(source) == len(expected) == 10
+    batch = source.read(range(len(source)))
+    for row, (start, target) in enumerate(expected):
+        np.testing.assert_array_equal(batch.states[row], held[[start, start + 1, target]])
+        hours = TIMES[[start + 1, target]].astype("M8[h]").astype("f4")
+        np.testing.assert_array_equal(batch.forcings[row, 0, :, 0, 0], hours)
+    assert source.shapes == (batch.states.shape[1:], batch.forcings.shape[1:])
+    of_last = source.of_lead(1).read([0])
+    first = next(target for start, target in expected if TIMES[target] - TIMES[start + 1] == 14 * STEP)
+    np.testing.assert_array_equal(of_last.states[0, 2], held[first])
+
+
+def test_a_lead_time_without_valid_data_is_left_out(store):
+    usable = np.ones(14, bool)
+    usable[5] = False
+    everything, without = direct(store, [2]), direct(store, [2], usable)
+    assert len(without) == len(everything) - 1
+    part = without.read([0, 1], latitudes=slice(1, 3))
+    np.testing.assert_array_equal(part.states, without.read([0, 1]).states[..., 1:3, :])
