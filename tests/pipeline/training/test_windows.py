@@ -159,7 +159,7 @@ def test_windows_of_direct_forecasts_hold_the_state_at_each_lead(store):
     held = StateReader(open_store(store, "store"), LAYOUT, "store").read(np.arange(14))
     # Leads of 14 steps reach over the gap of 12 steps; those of 2 end before it.
     pairs = [(start, lead) for start in (*range(7), *range(8, 13)) for lead in (2, 14)]
-    expected = [(s, np.flatnonzero(TIMES == TIMES[s + 1] + lead * STEP)) for s, lead in pairs]
+    expected = [(s, np.flatnonzero(TIMES[s + 1] + lead * STEP == TIMES)) for s, lead in pairs]
     expected = [(s, int(at[0])) for s, at in expected if at.size]
     assert len(source) == len(expected) == 10
     batch = source.read(range(len(source)))
