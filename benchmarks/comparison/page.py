@@ -1,0 +1,174 @@
+"""The page of skill: tables and curves of all results that there are, by budget."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from comparison.lines import ABLATIONS, LINES, OURS
+
+__all__ = ["write_page"]
+
+_LEADS = (6, 24, 72, 120, 240)
+_FIELDS = {"geopotential@500": "Z500", "temperature@850": "T850", "wind_vector@850": "850 hPa wind"}
+_COLUMNS = ((24, "persistence", "1 day"), (72, "climatology", "3 days"), (120, "climatology", "5 days"))
+_INTRODUCTION = """# Forecast skill on a simulated atmosphere
+
+Everything on this page is measured on simulated data: six years of SPEEDY at T31 (`benchmarks/comparison/t31.yaml`), 6 variables on 5
+levels of a 49 x 96 grid, trained on 2001 to 2005, tested on {initial} initial times of the year after. Scores of simulated data say
+which network learns more; they are not to be set beside scores of ERA5, whose published figures [recipes.md](recipes.md) lists.
+
+All lines see the same windows through the same loader, with the same normalisation, loss, schedule (warm-up and cosine, four fifths
+of the budget for single steps, the rest for rollouts of 4), gradient clipping and average of parameters, and train for the same CPU
+seconds, each on one core. Each had the same number of trials of learning rate, batch and width, a quarter as long, judged on a month
+between training and test. Compilation is not in the budget of those that compile. A rival's network is its authors' code where a
+package has it. Tables are of the mean over seeds, and are made by
+
+    python benchmarks/skill.py --runs-dir runs --minutes MINUTES --seeds SEEDS --trials TRIALS --lines LINES
+    python benchmarks/skill.py --page docs/skill.md
+
+The first makes the data (an hour), then each training that `benchmarks/comparison/results` does not hold; with `--results` of an empty
+folder all of them. The number of updates that a budget buys is measured once and written down (`costs/`), so that a repeated training gives
+the same forecasts bit for bit; `digest` in its result says so.
+"""
+
+
+def write_page(results: Path, target: Path) -> None:
+    """Write the page and its figure, ``images/skill.svg`` beside it."""
+    done = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    tests = [result for result in done if result["period"] == "test"]
+    parts = [_INTRODUCTION.format(initial=61)]
+    for minutes in sorted({result["minutes"] for result in tests}, reverse=True):
+        own = [result for result in tests if result["minutes"] == minutes]
+        parts.append(f"## {minutes:g} CPU minutes\n")
+        for title, lines in (("Networks", LINES), ("Ablations", ABLATIONS)):
+            groups = {name: [result for result in own if result["line"] == name] for name in lines}
+            groups = {name: group for name, group in groups.items() if group}
+            if not groups:
+                continue
+            if title == "Ablations" and (ours := [result for result in own if result["line"] == OURS]):
+                groups = {OURS: ours, **groups}
+            parts += [f"### {title}\n", _skill(groups), _cost(groups)]
+            if title == "Networks":
+                parts.append(_correlation(groups))
+    figure = target.parent / "images" / "skill.svg"
+    if tests and _draw(tests, figure):
+        parts.append(f"![RMSE over climatology's against lead, by network](images/{figure.name})\n")
+    target.write_text("\n".join(parts))
+
+
+def _mean(group: Sequence[dict[str, Any]], system: str, metric: str, field: str, lead: int) -> float:
+    values = [result["scores"][system][metric][field][_LEADS.index(lead)] for result in group]
+    return float("nan") if None in values else sum(values) / len(values)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def _skill(groups: dict[str, list[dict[str, Any]]]) -> str:
+    fields = " / ".join(_FIELDS.values())
+    head = ["", "seeds", *(f"{label}, of {baseline}" for _, baseline, label in _COLUMNS), "10 days, of climatology"]
+    rows = []
+    for group in groups.values():
+        cells = []
+        for lead, baseline in (*((lead, baseline) for lead, baseline, _ in _COLUMNS), (240, "climatology")):
+            ratios = [
+                _mean(group, "model", "rmse", field, lead) / _mean(group, baseline, "rmse", field, lead)
+                for field in _FIELDS
+            ]
+            cells.append(" / ".join("-" if math.isnan(ratio) else f"{ratio:.3f}" for ratio in ratios))
+        rows.append([group[0]["title"], str(len(group)), *cells])
+    return f"RMSE of {fields} over a baseline's:\n\n" + _table(head, rows)
+
+
+def _correlation(groups: dict[str, list[dict[str, Any]]]) -> str:
+    head = ["ACC of Z500 / T850 / 850 hPa u", *(f"{lead // 24} days" if lead > 24 else f"{lead} h" for lead in _LEADS)]
+    rows = []
+    for group in groups.values():
+        cells = []
+        for lead in _LEADS:
+            values = [_mean(group, "model", "acc", field, lead) for field in _FIELDS]
+            cells.append(" / ".join("-" if math.isnan(value) else f"{value:.3f}" for value in values))
+        rows.append([group[0]["title"], *cells])
+    return _table(head, rows)
+
+
+def _cost(groups: dict[str, list[dict[str, Any]]]) -> str:
+    head = [
+        "",
+        "setting",
+        "updates",
+        "training, CPU s",
+        "samples a CPU s",
+        "parameters",
+        "memory",
+        "small scales, 5 days",
+    ]
+    rows = []
+    for group in groups.values():
+        first, count = group[0], len(group)
+        chosen = first["chosen"]
+        seconds = sum(result["train_cpu_seconds"] for result in group) / count
+        power = [result["power_ratio"]["geopotential@500"][1] for result in group if "power_ratio" in result]
+        small = [sum(row[20:31]) / 11 for row in power]
+        rows.append(
+            [
+                first["title"],
+                f"rate {chosen['learning_rate']:g}, batch {chosen['batch']}, width {chosen['width']}",
+                " + ".join(f"{updates} of {steps} steps" for steps, updates in first["updates"].items()),
+                f"{seconds:.0f}",
+                f"{first['samples_per_cpu_second']:.1f}",
+                f"{first['parameters'] / 1e6:.2f} M",
+                f"{max(result['memory_gb'] for result in group):.1f} GB",
+                f"{sum(small) / len(small):.2f}" if small else "-",
+            ]
+        )
+    note = "Small scales: power of Z500 at degrees 20 to 30 over that of the truth.\n"
+    return _table(head, rows) + "\n" + note
+
+
+def _draw(tests: Sequence[dict[str, Any]], target: Path) -> bool:
+    """Draw RMSE over climatology's against lead, of the longest budget; return whether matplotlib is there."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    mpl.rcParams["svg.hashsalt"] = "skill"
+    minutes = max(result["minutes"] for result in tests)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in tests:
+        if result["minutes"] == minutes and result["line"] in LINES:
+            groups[result["line"]].append(result)
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(_FIELDS), sharey=True)
+    for axis, (field, title) in zip(axes, _FIELDS.items(), strict=True):
+        for name in LINES:
+            if name not in groups:
+                continue
+            group = groups[name]
+            values = [
+                _mean(group, "model", "rmse", field, lead) / _mean(group, "climatology", "rmse", field, lead)
+                for lead in _LEADS
+            ]
+            axis.plot(
+                [lead / 24 for lead in _LEADS],
+                values,
+                marker="o",
+                ms=3,
+                lw=2 if name == OURS else 1,
+                label=group[0]["title"],
+            )
+        axis.axhline(1.0, color="0.6", lw=0.8)
+        axis.set(title=title, xlabel="lead, days", ylim=(0, 1.6))
+    axes[0].set_ylabel(f"RMSE / climatology's, {minutes:g} CPU min")
+    axes[-1].legend(fontsize=6, frameon=False)
+    target.parent.mkdir(exist_ok=True)
+    figure.savefig(target, metadata={"Date": None})
+    return True
