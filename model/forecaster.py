@@ -149,13 +149,7 @@ class Forecaster(nnx.Module):
         """
         if remat not in (False, *_KEPT):
             raise ValueError(f"remat: got {remat!r}, expected one of False, {', '.join(map(repr, _KEPT))}")
-        for name in ("mean", "std", "tendency_std"):
-            value = np.asarray(getattr(normalisation, name))
-            if value.shape != (channels.count,):
-                raise ValueError(f"{name}: got shape {value.shape}, expected ({channels.count},)")
-            pair = value[list(channels.eastward)], value[list(channels.northward)]
-            if not np.array_equal(*pair) or (name == "mean" and np.any(pair)):
-                raise ValueError(f"{name}: components of a vector must share it (mean: be zero), got {pair}")
+        _require_constants(channels, normalisation)
         roles = Roles.prognostic(channels.count) if roles is None else roles
         if not roles.direct and roles.predicted != tuple(range(channels.count)):
             raise ValueError(f"predicted: got channels {roles.predicted}, expected all {channels.count} of a state")
@@ -315,3 +309,13 @@ class Forecaster(nnx.Module):
     def _gathers_statistics(self) -> bool:
         norms = (module for _, module in nnx.iter_modules(self) if isinstance(module, SpectralBatchNorm))
         return any(not norm.use_running_average for norm in norms)
+
+
+def _require_constants(channels: Channels, normalisation: Normalisation) -> None:
+    for name in ("mean", "std", "tendency_std"):
+        value = np.asarray(getattr(normalisation, name))
+        if value.shape != (channels.count,):
+            raise ValueError(f"{name}: got shape {value.shape}, expected ({channels.count},)")
+        pair = value[list(channels.eastward)], value[list(channels.northward)]
+        if not np.array_equal(*pair) or (name == "mean" and np.any(pair)):
+            raise ValueError(f"{name}: components of a vector must share it (mean: be zero), got {pair}")

@@ -68,17 +68,7 @@ class FourierTransform(nnx.Module):
         start = longitude[0] * nlon / 360.0
         aligned, centred = abs(start) < 1e-6, abs(start - 0.5) < 1e-6
         foldable = nlon % 4 == 0 and (aligned or centred)
-        if method == "auto":
-            worthwhile = foldable and nlon >= _FOLDED_FROM
-            quickest = {"cpu": "folded" if worthwhile else "matmul", "gpu": "fft", "cuda": "fft", "rocm": "fft"}
-            method = quickest.get(platform or jax.default_backend(), "matmul")
-        if method not in _METHODS:
-            raise ValueError(f"fourier: got {method!r}, expected 'auto' or one of {', '.join(map(repr, _METHODS))}")
-        if method == "folded" and not foldable:
-            raise ValueError(
-                f"fourier: 'folded' needs a multiple of 4 longitudes that start at 0 or half a step, got {nlon} from "
-                f"{longitude[0]:g} degrees; use 'matmul' or 'auto'"
-            )
+        method = _method(method, foldable, longitude, platform or jax.default_backend())
         self.method = method
         amplitude = np.where(orders > 0, np.sqrt(2.0), 1.0)
         self._groups: tuple[tuple[int, ...], ...] = (tuple(orders.tolist()),)
@@ -180,3 +170,19 @@ class FourierTransform(nnx.Module):
         fourth = (even_cosine + odd_cosine - even_sine - odd_sine)[::-1]
         quarter = self.nlon // 4
         return jnp.concatenate([part[:quarter] for part in (first, second, third, fourth)])
+
+
+def _method(method: str, foldable: bool, longitude: np.ndarray, platform: str) -> str:
+    """Return what ``auto`` stands for, or the method asked for, once it is found to apply."""
+    if method == "auto":
+        worthwhile = foldable and longitude.size >= _FOLDED_FROM
+        quickest = {"cpu": "folded" if worthwhile else "matmul", "gpu": "fft", "cuda": "fft", "rocm": "fft"}
+        method = quickest.get(platform, "matmul")
+    if method not in _METHODS:
+        raise ValueError(f"fourier: got {method!r}, expected 'auto' or one of {', '.join(map(repr, _METHODS))}")
+    if method == "folded" and not foldable:
+        raise ValueError(
+            f"fourier: 'folded' needs a multiple of 4 longitudes that start at 0 or half a step, got {longitude.size} from "
+            f"{longitude[0]:g} degrees; use 'matmul' or 'auto'"
+        )
+    return method

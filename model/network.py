@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,11 @@ class Level:
     scalars: int
     vectors: int
     blocks: int
+
+    @property
+    def features(self) -> Features:
+        """Its channels."""
+        return Features(self.scalars, self.vectors)
 
 
 @dataclass(frozen=True)
@@ -96,40 +102,16 @@ class SphericalUNet(nnx.Module):
         first = config.levels[0]
         data_transform = Transform(grid, first.band_limit, mesh=mesh)
         self.shards = data_transform.shards
-        # Once up and once down, but once at the coarsest level.
-        blocks_in_all = 2 * sum(level.blocks for level in config.levels) - config.levels[-1].blocks
-
-        def features(level: Level) -> Features:
-            return Features(level.scalars, level.vectors)
-
-        def options(level: Level) -> dict:
-            # A level coarser than the knots has one matrix per degree.
-            knots = config.filter_knots
-            knots = None if knots is None or knots >= level.band_limit else knots
-            return {"knots": knots, "mirror_symmetric": config.mirror_symmetric, "rngs": rngs}
 
         def linear(level: Level, inputs: Features, outputs: Features, scale: float = 1.0) -> ZonalFilter:
-            return ZonalFilter(level.band_limit, inputs, outputs, scale=scale, mesh=mesh, **options(level))
-
-        def blocks(level: Level, transform: Transform) -> nnx.List:
-            return nnx.List(
-                ResidualBlock(
-                    transform,
-                    *features(level),
-                    nonlinearity=config.nonlinearity,
-                    gate=config.vector_gate,
-                    residual=config.residual,
-                    normalisation=config.normalisation,
-                    # All branches together add no more than the variance that enters the first.
-                    scale=min(0.3, 1 / math.sqrt(2 * blocks_in_all)) if config.residual else 1.0,
-                    **options(level),
-                )
-                for _ in range(level.blocks)
+            return ZonalFilter(
+                level.band_limit, inputs, outputs, scale=scale, mesh=mesh, **_filter_options(config, level, rngs)
             )
 
-        self.encoder = Encoder(data_transform, Features(in_scalars, in_vectors), features(first), **options(first))
+        options = _filter_options(config, first, rngs)
+        self.encoder = Encoder(data_transform, Features(in_scalars, in_vectors), first.features, **options)
         outputs = Features(out_scalars, out_vectors)
-        self.decoder = Decoder(data_transform, features(first), outputs, scale=0.0, **options(first))
+        self.decoder = Decoder(data_transform, first.features, outputs, scale=0.0, **options)
         hidden = [
             Transform(
                 _hidden_grid(level.band_limit, config.hidden_grid, self.shards),
@@ -139,12 +121,12 @@ class SphericalUNet(nnx.Module):
             )
             for level in config.levels
         ]
-        self.down = nnx.List(blocks(level, transform) for level, transform in zip(config.levels, hidden, strict=True))
-        finer = list(zip(config.levels[:-1], hidden[:-1], strict=True))
-        self.up = nnx.List(blocks(level, transform) for level, transform in finer)
+        resolutions = list(zip(config.levels, hidden, strict=True))
+        self.down = nnx.List(_blocks(config, level, transform, rngs) for level, transform in resolutions)
+        self.up = nnx.List(_blocks(config, level, transform, rngs) for level, transform in resolutions[:-1])
         pairs = list(zip(config.levels[:-1], config.levels[1:], strict=True))
-        self.pool = nnx.List(linear(coarse, features(fine), features(coarse)) for fine, coarse in pairs)
-        self.unpool = nnx.List(linear(coarse, features(coarse), features(fine), scale=0.3) for fine, coarse in pairs)
+        self.pool = nnx.List(linear(coarse, fine.features, coarse.features) for fine, coarse in pairs)
+        self.unpool = nnx.List(linear(coarse, coarse.features, fine.features, scale=0.3) for fine, coarse in pairs)
 
     def __call__(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Apply the network.
@@ -174,6 +156,32 @@ class SphericalUNet(nnx.Module):
             for block in self.up[index]:
                 modal = block(modal)
         return self.decoder(modal)
+
+
+def _filter_options(config: NetworkConfig, level: Level, rngs: nnx.Rngs) -> dict[str, Any]:
+    # A level coarser than the knots has one matrix per degree.
+    knots = config.filter_knots
+    knots = None if knots is None or knots >= level.band_limit else knots
+    return {"knots": knots, "mirror_symmetric": config.mirror_symmetric, "rngs": rngs}
+
+
+def _blocks(config: NetworkConfig, level: Level, transform: Transform, rngs: nnx.Rngs) -> nnx.List:
+    # Once up and once down, but once at the coarsest level.
+    in_all = 2 * sum(level.blocks for level in config.levels) - config.levels[-1].blocks
+    return nnx.List(
+        ResidualBlock(
+            transform,
+            *level.features,
+            nonlinearity=config.nonlinearity,
+            gate=config.vector_gate,
+            residual=config.residual,
+            normalisation=config.normalisation,
+            # All branches together add no more than the variance that enters the first.
+            scale=min(0.3, 1 / math.sqrt(2 * in_all)) if config.residual else 1.0,
+            **_filter_options(config, level, rngs),
+        )
+        for _ in range(level.blocks)
+    )
 
 
 def _hidden_grid(band_limit: int, kind: str, shards: int) -> Grid:
