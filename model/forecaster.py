@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from model.blocks import ENCODED
 from model.layouts import from_nodal, to_nodal
 from model.network import NetworkConfig, SphericalUNet
+from model.noise import Noise
 from model.normalisation import SpectralBatchNorm
 from model.products import Table
 from transforms.grids import Grid
@@ -125,6 +126,7 @@ class Forecaster(nnx.Module):
         roles: Roles | None = None,
         input_steps: int = 1,
         remat: bool | str = True,
+        noise: Noise | None = None,
         mesh: Mesh | None = None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -134,12 +136,13 @@ class Forecaster(nnx.Module):
             grid: grid of the states.
             roles: of the channels; by default all are prognostic.
             statics: normalised time-independent inputs, (static, latitude, longitude).
-            forcings: number of forcing fields given for every step.
+            forcings: number of forcing fields given for every step, those of noise aside.
             input_steps: states given to the network, the latest that at t.
             remat: recompute a step's activations in the backward pass, so that memory grows by little more than a state
                 with every step: the coefficients of the network's inputs are kept beside it, which are smaller and
                 spare the transform of the finest grid. Of ``"products"`` the results of matrix products are kept: less
                 to recompute, more to keep.
+            noise: random fields that every call is given as its last forcings; None for none.
             mesh: devices to share the work; see `model.network.SphericalUNet`. States are then split over batch and
                 latitude, as `model.sharding.STATES` says.
 
@@ -156,17 +159,19 @@ class Forecaster(nnx.Module):
         self.roles, self.given, self.predicted = roles, channels.among(roles.given), channels.among(roles.predicted)
         self.input_steps = input_steps
         self.remat = remat
+        self.noise = nnx.data(noise)
         column = (slice(None), None, None)
         self.mean = Table(jnp.asarray(normalisation.mean, jnp.float32)[column])
         self.std = Table(jnp.asarray(normalisation.std, jnp.float32)[column])
         self.tendency_std = Table(jnp.asarray(normalisation.tendency_std, jnp.float32)[column])
         whole = np.isin(roles.predicted, roles.whole)[:, None, None]
         self.whole = Table(jnp.asarray(whole)) if whole.any() else nnx.data(None)
+        fields_of_noise = 0 if noise is None else noise.fields
         self.statics = Table(to_nodal(jnp.asarray(statics, jnp.float32)[None]))
         self.network = SphericalUNet(
             config,
             grid,
-            in_scalars=input_steps * len(self.given.scalars) + forcings + statics.shape[0],
+            in_scalars=input_steps * len(self.given.scalars) + forcings + fields_of_noise + statics.shape[0],
             in_vectors=input_steps * len(self.given.eastward),
             out_scalars=len(self.predicted.scalars),
             out_vectors=len(self.predicted.eastward),
@@ -193,7 +198,7 @@ class Forecaster(nnx.Module):
 
         Args:
             history: states up to t, ascending in time, (batch, input_steps, channel, latitude, longitude).
-            forcing: normalised forcings at t, (batch, forcing, latitude, longitude).
+            forcing: normalised forcings at t, then noise where there is any, (batch, forcing, latitude, longitude).
 
         Returns:
             (batch, predicted channel, latitude, longitude).

@@ -18,7 +18,7 @@ from model.harmonics import Transform
 from model.layouts import from_nodal
 from transforms.grids import Grid
 
-__all__ = ["RandomFields", "gaussian_spectrum", "power_law_spectrum", "resolved_degrees"]
+__all__ = ["RandomFields", "gaussian_spectrum", "modes", "power_law_spectrum", "resolved_degrees", "significant"]
 
 EARTH_RADIUS_KM = 6371.0
 _NEGLIGIBLE = 1e-7
@@ -54,6 +54,23 @@ def power_law_spectrum(degrees: int, slope: float, lowest: int = 1) -> np.ndarra
     return _normalised((ell / lowest) ** slope, lowest)
 
 
+def significant(power: np.ndarray) -> np.ndarray:
+    """Return power by degree, float64, without its negligible end."""
+    rest = np.cumsum(power[::-1])[::-1]
+    degrees = int(np.flatnonzero(rest > _NEGLIGIBLE * rest[0])[-1]) + 1
+    return np.asarray(power[:degrees], np.float64)
+
+
+def modes(degrees: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return part, order and degree of the coefficients of a field, in the order of its normal numbers.
+
+    Those of a lower degree come first; within a degree order 0, then cosine and sine of each order.
+    """
+    ell = np.repeat(np.arange(degrees), 2 * np.arange(degrees) + 1)
+    place = np.arange(degrees**2) - ell**2
+    return np.where(place > 0, 1 - place % 2, 0), (place + 1) // 2, ell
+
+
 class RandomFields:
     """Fields of one grid and spectrum.
 
@@ -75,17 +92,12 @@ class RandomFields:
         Args:
             power: mean square by degree, (degree,), at most as many as `resolved_degrees`.
         """
-        rest = np.cumsum(power[::-1])[::-1]
-        degrees = int(np.flatnonzero(rest > _NEGLIGIBLE * rest[0])[-1]) + 1
-        self.grid, self.power = grid, np.asarray(power[:degrees], np.float64)
+        self.grid, self.power = grid, significant(power)
+        degrees = self.power.size
         self.normals = degrees**2
         self._transform = Transform(grid, degrees)
-        ell = np.repeat(np.arange(degrees), 2 * np.arange(degrees) + 1)
-        # Within a degree: order 0, then cosine and sine of each order.
-        place = np.arange(self.normals) - ell**2
-        part = np.where(place > 0, 1 - place % 2, 0)
-        self._modes = part, (place + 1) // 2, ell
-        self._scale = np.sqrt(self.power / (2 * np.arange(degrees) + 1))[ell]
+        self._modes = modes(degrees)
+        self._scale = np.sqrt(self.power / (2 * np.arange(degrees) + 1))[self._modes[2]]
 
     def scalars(self, normals: np.ndarray) -> np.ndarray:
         """Return scalar fields, float32, (channel, latitude, longitude), from (channel, normals)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,9 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from model.crps import fair_crps
 from model.forecaster import Forecaster
+from model.noise import draw_normals, members_forcings
 from model.sharding import DATA_AXIS, STATES, WHOLE, platform_of, present
 
 __all__ = [
@@ -97,10 +100,29 @@ class Origin(NamedTuple):
     error: np.ndarray
 
 
-def rollout_loss(model: Forecaster, batch: Batch, weights: LossWeights) -> jax.Array:
-    """Return the mean over steps, area and channels of the squared error in units of the tendency's spread."""
+class _Sample(NamedTuple):
+    """A batch and the numbers its noise is made of, (batch, member, step, field, normal); None without noise."""
+
+    batch: Batch
+    normals: jax.Array | None
+
+
+def rollout_loss(model: Forecaster, batch: Batch, weights: LossWeights, normals: jax.Array | None = None) -> jax.Array:
+    """Return the mean over steps, area and channels of the squared error in units of the tendency's spread.
+
+    Args:
+        normals: of the noise of a network that takes some, (batch, member, step, field, normal). With several members
+            the fair CRPS of these takes the place of the squared error.
+    """
     area = weights.channel[:, None, None] * weights.latitude[:, None]
-    losses = _observe(model, batch, lambda error: jnp.mean(error**2 * area))
+    members = 1 if normals is None else normals.shape[1]
+
+    def measure(error: jax.Array) -> jax.Array:
+        if members == 1:
+            return jnp.mean(error**2 * area)
+        return jnp.mean(fair_crps(error.reshape(-1, members, *error.shape[1:])) * area)
+
+    losses = _observe(model, _Sample(batch, normals), measure)
     return jnp.mean(losses if weights.lead is None else losses * weights.lead)
 
 
@@ -129,6 +151,8 @@ class Trainer:
         ema_decay: float,
         nesterov: bool = False,
         accumulate: int = 1,
+        members: int = 1,
+        seed: int = 0,
         mesh: Mesh | None = None,
     ) -> None:
         """Prepare the stage.
@@ -140,8 +164,17 @@ class Trainer:
             nesterov: take AdamW's step from where the momentum leads (NAdam: Dozat 2016, Incorporating Nesterov Momentum
                 into Adam).
             accumulate: parts of a batch whose gradients are averaged for an update, one after the other.
+            members: forecasts of a window by a model with noise; of several the loss is their fair CRPS.
+            seed: of the noise, which is a function of it and of the number of the update.
             mesh: devices that share the work; batches are split over them as `model.sharding.STATES` says.
+
+        Raises:
+            ValueError: several members of a model without noise.
         """
+        if members > 1 and model.noise is None:
+            raise ValueError(
+                f"members: got {members} of a model without noise, which would all be the same; expected 1"
+            )
         model = nnx.merge(*nnx.split(model))
         model.eval()
         split: tuple[Any, ...] = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
@@ -150,6 +183,8 @@ class Trainer:
         self._training_graph = nnx.graphdef(model)
         self.weights, self._schedule, self._ema_decay = weights, schedule, ema_decay
         self._accumulate, self._mesh = accumulate, mesh
+        self._members, self._seed = members, seed
+        self._noise = None if model.noise is None else (model.noise.fields, model.noise.normals)
         # Gains and biases (one axis) are not decayed: they set scales, they do not fit noise.
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(clip_norm),
@@ -196,8 +231,12 @@ class Trainer:
     def compiled_gradient(self, batch: Batch) -> jax.stages.Compiled:
         """Return the compiled gradient of the loss alone, to ask what it takes."""
         state, constants, weights = self._abstract()
-        gradient = jax.jit(self._gradient, compiler_options=compiler_options(self._mesh))
-        return gradient.lower(state.params, state.statistics, batch, constants, weights).compile()
+
+        def gradient(params: nnx.State, statistics: nnx.State, batch: Batch, *others: Any) -> Any:
+            return self._gradient(params, statistics, self._sample(batch, 0), *others)
+
+        jitted = jax.jit(gradient, compiler_options=compiler_options(self._mesh))
+        return jitted.lower(state.params, state.statistics, batch, constants, weights).compile()
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         """Return the state after one update, and scalars that tell of it; `state` is consumed.
@@ -210,31 +249,35 @@ class Trainer:
         return self._update(state, batch, self._constants, self.weights)
 
     def loss(self, params: nnx.State, statistics: nnx.State, batch: Batch) -> jax.Array:
-        """Return the loss of `params` on a batch, normalised by running averages where the network has them."""
+        """Return the loss of `params` on a batch, normalised by running averages where the network has them.
+
+        Noise is that of the first update.
+        """
         return self._loss(params, statistics, batch, self._constants, self.weights)
 
     def origin(self, state: TrainState, batch: Batch) -> Origin:
         """Return where the rollout over a batch is not finite; compiles a program of its own."""
 
-        def look(part: Batch, params: nnx.State, statistics: nnx.State, constants: nnx.State) -> Origin:
+        def look(part: _Sample, params: nnx.State, statistics: nnx.State, constants: nnx.State) -> Origin:
             model = nnx.merge(self._training_graph, params, statistics, constants, copy=True)
 
             def broken(fields: jax.Array) -> Any:
                 return ~jnp.isfinite(fields).all(axis=(0, -2, -1))
 
             found = _observe(model, part, lambda error: (broken(error), jnp.mean(error**2, axis=(0, -2, -1))))
-            return Origin(broken(part.states), broken(part.forcings), *found)
+            return Origin(broken(part.batch.states), broken(part.batch.forcings), *found)
 
-        def all_parts(batch: Batch, *others: nnx.State) -> Origin:
+        def all_parts(batch: Batch, update: jax.Array, *others: nnx.State) -> Origin:
+            sample = self._sample(batch, update)
             if self._accumulate == 1:
-                return look(batch, *others)
-            parts = jax.lax.map(lambda part: look(part, *others), batch)
+                return look(sample, *others)
+            parts = jax.lax.map(lambda part: look(part, *others), sample)
             states, forcings, forecast = (leaf.any(axis=0) for leaf in parts[:3])
             return Origin(states, forcings, forecast, parts.error.mean(axis=0))
 
         placed: dict[str, Any] = {} if self._mesh is None else {"out_shardings": NamedSharding(self._mesh, WHOLE)}
         run = jax.jit(all_parts, compiler_options=compiler_options(self._mesh), **placed)
-        return jax.tree.map(np.asarray, run(batch, state.params, state.statistics, self._constants))
+        return jax.tree.map(np.asarray, run(batch, state.update, state.params, state.statistics, self._constants))
 
     def _abstract(self) -> tuple[TrainState, nnx.State, LossWeights]:
         """Return shapes, dtypes and places of state, constants and weights."""
@@ -249,6 +292,17 @@ class Trainer:
             (state, self._constants, self.weights),
         )
 
+    def _sample(self, batch: Batch, update: jax.Array | int) -> _Sample:
+        """Return a batch, or its parts, with the noise of an update.
+
+        It is drawn for all devices' shares and all parts together, so that it depends on neither.
+        """
+        if self._noise is None:
+            return _Sample(batch, None)
+        leading, steps = batch.states.shape[:-4], batch.forcings.shape[-4]
+        normals = draw_normals(self._seed, update, (math.prod(leading), self._members, steps, *self._noise))
+        return _Sample(batch, normals.reshape(*leading, *normals.shape[1:]))
+
     def _copy(self, tree: Any) -> Any:
         return jax.tree.map(jnp.copy, tree) if self._mesh is None else replicated(tree, self._mesh)
 
@@ -260,17 +314,19 @@ class Trainer:
     def _validation_loss(
         self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
     ) -> jax.Array:
-        return rollout_loss(nnx.merge(self._graph, params, statistics, constants), batch, weights)
+        model = nnx.merge(self._graph, params, statistics, constants)
+        # Validation batches have no parts.
+        return rollout_loss(model, batch, weights, self._sample(batch, 0).normals)
 
     def _training_loss(
-        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+        self, params: nnx.State, statistics: nnx.State, sample: _Sample, constants: nnx.State, weights: LossWeights
     ) -> tuple[jax.Array, nnx.State]:
         model = nnx.merge(self._training_graph, params, statistics, constants, copy=True)
-        loss = rollout_loss(model, batch, weights)
+        loss = rollout_loss(model, sample.batch, weights, sample.normals)
         return loss, nnx.state(model, nnx.BatchStat)
 
     def _gradient(
-        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+        self, params: nnx.State, statistics: nnx.State, sample: _Sample, constants: nnx.State, weights: LossWeights
     ) -> tuple[jax.Array, nnx.State, nnx.State]:
         """Return loss, statistics and gradient of a batch.
 
@@ -278,7 +334,7 @@ class Trainer:
         exchange its own. Batch normalisations see the whole batch and leave no other way.
         """
         if self._mesh is None or self._mesh.shape.get(DATA_AXIS, 1) == 1 or jax.tree.leaves(statistics):
-            return self._gradient_of_share(params, statistics, batch, constants, weights)
+            return self._gradient_of_share(params, statistics, sample, constants, weights)
 
         def share(*arguments: Any) -> tuple[jax.Array, nnx.State, nnx.State]:
             loss, statistics, gradient = self._gradient_of_share(*arguments)
@@ -293,31 +349,32 @@ class Trainer:
             out_specs=WHOLE,
             axis_names={DATA_AXIS},
             check_vma=False,
-        )(params, statistics, batch, constants, weights)
+        )(params, statistics, sample, constants, weights)
 
     def _gradient_of_share(
-        self, params: nnx.State, statistics: nnx.State, batch: Batch, constants: nnx.State, weights: LossWeights
+        self, params: nnx.State, statistics: nnx.State, sample: _Sample, constants: nnx.State, weights: LossWeights
     ) -> tuple[jax.Array, nnx.State, nnx.State]:
         """Return loss, statistics and gradient of all parts of a batch."""
         differentiated = jax.value_and_grad(self._training_loss, has_aux=True)
         if self._accumulate == 1:
-            (loss, statistics), gradient = differentiated(params, statistics, batch, constants, weights)
+            (loss, statistics), gradient = differentiated(params, statistics, sample, constants, weights)
             return loss, statistics, gradient
 
-        def add(sums: tuple, part: Batch) -> tuple[tuple, None]:
+        def add(sums: tuple, part: _Sample) -> tuple[tuple, None]:
             total, statistics, gradients = sums
             (loss, statistics), gradient = differentiated(params, statistics, part, constants, weights)
             return (total + loss, statistics, jax.tree.map(jnp.add, gradients, gradient)), None
 
         zeros = (jnp.zeros(()), statistics, jax.tree.map(jnp.zeros_like, params))
-        (loss, statistics, gradient), _ = jax.lax.scan(add, zeros, batch)
+        (loss, statistics, gradient), _ = jax.lax.scan(add, zeros, sample)
         share = 1.0 / self._accumulate
         return loss * share, statistics, jax.tree.map(lambda leaf: leaf * share, gradient)
 
     def _update_step(
         self, state: TrainState, batch: Batch, constants: nnx.State, weights: LossWeights
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, statistics, gradient = self._gradient(state.params, state.statistics, batch, constants, weights)
+        sample = self._sample(batch, state.update)
+        loss, statistics, gradient = self._gradient(state.params, state.statistics, sample, constants, weights)
         change, opt_state = self._optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, change)
         # The average starts fast, or the initial parameters would weigh on a short training.
@@ -407,13 +464,22 @@ def compiler_options(mesh: Mesh | None = None) -> dict[str, int] | None:
     return {"xla_backend_optimization_level": 1} if platform_of(mesh) == "cpu" else None
 
 
-def _observe(model: Forecaster, batch: Batch, measure: Callable[[jax.Array], Any]) -> Any:
-    """Return what is measured of the errors of every step, in units of the tendency's spread; (step, ...)."""
-    inputs = model.input_steps
-    scale = model.scale
+def _observe(model: Forecaster, sample: _Sample, measure: Callable[[jax.Array], Any]) -> Any:
+    """Return what is measured of the errors of every step, in units of the tendency's spread; (step, ...).
+
+    Errors are (batch, channel, latitude, longitude), members side by side in the batch.
+    """
+    batch, inputs, scale, members = sample.batch, model.input_steps, model.scale, 1
+    history, forcings = batch.states[:, :inputs], batch.forcings
+    if sample.normals is not None:
+        assert model.noise is not None
+        members = sample.normals.shape[1]
+        history = jnp.repeat(history, members, axis=0)
+        forcings = members_forcings(model.noise, forcings, sample.normals)
 
     def compare(state: jax.Array, step: jax.Array) -> Any:
         truth = jax.lax.dynamic_index_in_dim(batch.states, inputs + step, axis=1, keepdims=False)
-        return measure((state - model.select(truth)) / scale)
+        truth = model.select(truth)
+        return measure((state - (truth if members == 1 else jnp.repeat(truth, members, axis=0))) / scale)
 
-    return model.observe(batch.states[:, :inputs], batch.forcings, compare)
+    return model.observe(history, forcings, compare)

@@ -33,6 +33,10 @@ __all__ = ["Config"]
 WEATHERBENCH_LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
 
 
+_PERTURBATION = 0.2
+"""Amplitude of perturbations that nothing else decides."""
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are errors and values cannot change after validation."""
 
@@ -252,6 +256,10 @@ class ModelConfig(Section):
     solar: bool = Field(True, description="give top-of-atmosphere solar radiation as forcing")
     clock: bool = Field(True, description="give time of day and year as forcing")
     latitude: bool = Field(True, description="give sin(latitude) as static input")
+    noise: Annotated[int, Field(ge=0)] = Field(
+        0, description="random fields given beside the forcings, new for each member and step; for training.loss crps"
+    )
+    noise_length_km: Annotated[float, Field(gt=0)] = Field(1000.0, description="length of correlation of the noise")
     remat: bool | Literal["products"] = Field(
         True,
         description="recompute each rollout step's activations in the backward pass; products: keep matrix products",
@@ -288,8 +296,12 @@ class TrainingConfig(Section):
     """The optimiser and its curriculum."""
 
     stages: Annotated[list[RolloutStage], Field(min_length=1, description="the curriculum, one stage after the other")]
+    loss: Literal["mse", "crps"] = Field(
+        "mse", description="mean square error, or the fair CRPS of several members, of a network with noise"
+    )
+    members: PositiveInt = Field(1, description="forecasts of each window that the CRPS is taken over")
     batch_size: PositiveInt = Field(2, description="windows of an update, over all devices")
-    seed: int = Field(0, description="of the initial parameters and the order of windows")
+    seed: int = Field(0, description="of the initial parameters, the order of windows and the noise")
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="of each stage's updates")
     optimizer: Literal["adamw", "nadamw"] = Field("adamw", description="nadamw: with Nesterov momentum")
     beta2: Annotated[float, Field(gt=0, lt=1)] = Field(0.99, description="decay of AdamW's second moments")
@@ -332,8 +344,10 @@ class TrainingConfig(Section):
 class PerturbationConfig(Section):
     """What is added to the initial states of an ensemble's members: isotropic Gaussian random fields."""
 
-    amplitude: Annotated[float, Field(ge=0)] = Field(
-        0.2, description="root mean square, as a fraction of the spread of `relative_to`"
+    amplitude: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="root mean square, as a fraction of the spread of `relative_to`; null: 0.2, or 0 where the network "
+        "takes noise",
     )
     amplitudes: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="the same by variable, in place of amplitude"
@@ -350,7 +364,17 @@ class PerturbationConfig(Section):
     divergent: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of a wind's power that is divergent; the rest is rotational"
     )
-    seed: int = Field(0, description="of the random fields")
+    seed: int = Field(0, description="of the random fields, and of the noise of a network that takes some")
+
+    def resolved(self, *, noise: bool) -> PerturbationConfig:
+        """Return the settings with an amplitude, for networks with noise or without."""
+        amplitude = (0.0 if noise else _PERTURBATION) if self.amplitude is None else self.amplitude
+        return self.model_copy(update={"amplitude": amplitude})
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether anything is added to any variable, once there is an amplitude."""
+        return bool(self.amplitude) or any(self.amplitudes.values())
 
 
 class ForecastConfig(Section):
@@ -480,6 +504,7 @@ class Config(Section):
                 f"training.accumulate: {training.accumulate} does not divide training.batch_size {training.batch_size}"
             )
         self._require_direct_to_fit()
+        self._require_noise_to_fit()
         for name in self.training.variable_weights:
             if name not in self.data.variables:
                 raise ValueError(f"training.variable_weights: {name} is not among data.variables")
@@ -506,6 +531,27 @@ class Config(Section):
         if leads and leads[0] > self.forecast.lead_hours:
             raise ValueError(
                 f"forecast.lead_hours: {self.forecast.lead_hours} h is before the first of model.leads_hours, {leads[0]} h"
+            )
+
+    def _require_noise_to_fit(self) -> None:
+        noise, loss, members = self.model.noise, self.training.loss, self.training.members
+        if loss == "mse" and members > 1:
+            raise ValueError(
+                f"training.members: {members}, but training.loss is mse, which takes 1. Set training.loss to crps"
+            )
+        if loss == "mse" and noise:
+            raise ValueError(
+                f"model.noise: {noise}, but training.loss is mse, which teaches a network to ignore noise; expected 0. "
+                "Set training.loss to crps"
+            )
+        if loss == "crps" and members < 2:
+            raise ValueError(
+                f"training.members: {members}, but training.loss is crps, which needs 2 or more. Set it to 2"
+            )
+        if loss == "crps" and not noise:
+            raise ValueError(
+                "model.noise: 0, but training.loss is crps, and without noise all members are the same; expected 1 or "
+                "more. Set it to 1"
             )
 
     def to_yaml(self) -> str:

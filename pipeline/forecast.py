@@ -95,7 +95,9 @@ def forecast_store(
     and lead it was. What an earlier call with the same result left unfinished is gone on with.
 
     An ensemble has an axis ``number``. With C checkpoints member n is of checkpoint ``n % C`` and, from n = C on,
-    perturbed (`pipeline.forecasting.perturbations`) as the seed, its initial time and n say.
+    perturbed (`pipeline.forecasting.perturbations`) as the seed, its initial time and n say. Members of a network that
+    takes noise differ by it (`pipeline.forecasting.noise`), member 0 as any other, and are perturbed only where an
+    amplitude is given.
 
     Args:
         checkpoints: folder of a training's checkpoints, of which the latest is taken, or those to take.
@@ -140,7 +142,9 @@ def forecast_store(
     )
     initial = dataset.time.values[histories[:, -1]]
     ensemble = members * len(models) > 1
-    settings = perturbation or PerturbationConfig()
+    noise = [model.spec.model.noise for model in models]
+    settings = (perturbation or PerturbationConfig()).resolved(noise=all(noise))
+    perturbs = members > 1 and (settings.perturbs or not all(noise))
     chosen = _numbers(members * len(models), numbers)
     work = Integration(
         models,
@@ -149,13 +153,17 @@ def forecast_store(
         histories,
         chosen,
         ensemble,
-        Perturbations(settings, models[0].spec) if members > 1 else None,
+        Perturbations(settings, models[0].spec) if perturbs else None,
         _channels(spec, variables, levels),
         _steps(spec, lead_hours, leads),
+        settings.seed,
     )
-    perturbed = settings.model_dump(mode="json") if members > 1 else None
+    perturbed = settings.model_dump(mode="json") if perturbs else None
+    about_noise = {"fields": max(noise), "seed": settings.seed} if any(noise) else None
     digests = [model.digest for model in models]
-    job = digest([digests, store_identity(states), initial.tolist(), work.steps, work.channels, chosen, perturbed])
+    job = digest(
+        [digests, store_identity(states), initial.tolist(), work.steps, work.channels, chosen, perturbed, about_noise]
+    )
     description = describe(
         "forecast",
         fingerprint,
@@ -167,6 +175,7 @@ def forecast_store(
         period=period_of(initial),
         job=job,
         **({"members": chosen, "perturbation": perturbed} if ensemble else {}),
+        **({} if about_noise is None else {"noise": about_noise}),
     )
     content = _content(work, dataset, grid, description)
     options = dict(target_options or {})

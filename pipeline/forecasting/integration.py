@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from model.sharding import make_mesh
 from model.training import replicated
+from pipeline.forecasting.noise import ForecastNoise
 from pipeline.forecasting.perturbations import Perturbations
 from pipeline.forecasting.rollout_blocks import Block, Program, block_length, block_program
 from pipeline.forecasting.writing import ForecastStore, GroupWriting, Place
@@ -70,6 +71,7 @@ class Integration:
             is zero are not perturbed.
         labelled: whether messages name the member.
         perturbations: of the others; None where there are none.
+        noise_seed: of the noise of networks that take some.
         channels: those that are written, of the predicted ones.
         steps: numbers of steps after which a state is written, ascending, the last above 0; those of direct forecasts are
             among their lead times.
@@ -84,6 +86,7 @@ class Integration:
     perturbations: Perturbations | None
     channels: list[int]
     steps: list[int]
+    noise_seed: int = 0
 
     @cached_property
     def mesh(self) -> Mesh | None:
@@ -127,7 +130,7 @@ class Integration:
         """
         plane = 4.0 * size * np.prod(self._spec.grid.shape)
         fields = len(self._spec.layout.fields)
-        forcings = max(model.spec.forcings.count for model in self.models)
+        forcings = max(model.spec.forcings.count + model.spec.model.noise for model in self.models)
         held = plane * fields * self.histories.shape[1] + size * written
         return block_length(len(self.calls), plane * (fields + forcings), memory - held)
 
@@ -137,6 +140,15 @@ class Integration:
         everything = self.channels == list(range(len(self._spec.predicted)))
         channels = None if everything else np.array(self.channels)
         return {id(model.graph): block_program(model.graph, channels, self.mesh) for model in self.models}
+
+    @cached_property
+    def noises(self) -> dict[int, ForecastNoise]:
+        """What makes the noise of each graph whose network takes some, by its identity."""
+        return {
+            id(model.graph): ForecastNoise(model.spec, self.noise_seed)
+            for model in self.models
+            if model.spec.model.noise
+        }
 
     def run(self, store: ForecastStore, size: int, memory: float, *, resumed: bool) -> None:
         """Integrate and write what is not finished.
@@ -190,14 +202,24 @@ class Integration:
         return history
 
     def forcings(self, batch: Batch, first: int, length: int) -> np.ndarray:
-        """Return what drives a block, (batch, step, forcing, latitude, longitude); times need not be in any data."""
+        """Return what drives a block, (batch, step, forcing, latitude, longitude); times need not be in any data.
+
+        Noise, where the network takes some, comes last.
+        """
         spec, step = batch.model.spec, batch.model.spec.time_step_hours * _HOUR
         calls = self.calls[first : first + length]
         calls += calls[-1:] * (length - len(calls))
         initial = self.initial[batch.times][:, None]
         if spec.roles.direct:
-            return spec.forcings.of_leads(initial, initial + np.array(calls) * step)
-        return spec.forcings.of_times(initial + (np.array(calls) - 1) * step)
+            forcings = spec.forcings.of_leads(initial, initial + np.array(calls) * step)
+        else:
+            forcings = spec.forcings.of_times(initial + (np.array(calls) - 1) * step)
+        noise = self.noises.get(id(batch.model.graph))
+        if noise is None:
+            return forcings
+        drawn = [noise.of(self.initial[time], self.numbers[member], calls) for time, member in batch.places]
+        drawn += drawn[-1:] * (batch.size - len(drawn))
+        return np.concatenate([forcings, np.stack(drawn)], axis=2)
 
     def _integrate(
         self,

@@ -18,7 +18,7 @@ from pipeline.training.checkpoints import ForecasterSpec
 from transforms.errors import InputError
 from transforms.timeaxis import time_text
 
-__all__ = ["Perturbations"]
+__all__ = ["Perturbations", "normals_of"]
 
 
 class Perturbations:
@@ -31,6 +31,7 @@ class Perturbations:
             InputError: amplitudes of variables that are not forecast, unequal ones within a wind, or a lowest degree
                 that the grid does not resolve.
         """
+        settings = settings.resolved(noise=spec.model.noise > 0)
         self._seed, self._divergent = settings.seed, settings.divergent
         self._layout, self._channels = spec.layout, spec.layout.channels
         self._amplitudes = _amplitudes(settings, spec)
@@ -71,9 +72,13 @@ class Perturbations:
         return result * self._amplitudes[:, None, None]
 
     def _normals(self, time: np.datetime64, number: int, name: str, level: int | None, part: str) -> np.ndarray:
-        what = json.dumps([self._seed, time_text(time), number, name, level, part])
-        key = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=16).digest(), "little")
-        return np.random.Generator(np.random.Philox(key=key)).standard_normal(self._fields.normals)
+        return normals_of([self._seed, time_text(time), number, name, level, part], self._fields.normals)
+
+
+def normals_of(what: list[str | int | None], count: int) -> np.ndarray:
+    """Return standard normal numbers, float64, (count,), that depend on `what` they are for and on nothing else."""
+    key = int.from_bytes(hashlib.blake2b(json.dumps(what).encode(), digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=key)).standard_normal(count)
 
 
 def _amplitudes(settings: PerturbationConfig, spec: ForecasterSpec) -> np.ndarray:

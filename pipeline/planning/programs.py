@@ -118,7 +118,7 @@ def forecast_program(
     channels, grid = len(spec.layout.fields), spec.grid.shape
     state = _placed(state, mesh, WHOLE)
     history = _array((batch, spec.model.input_steps, channels, *grid))
-    forcings = _array((batch, steps, spec.forcings.count, *grid))
+    forcings = _array((batch, steps, spec.forcings.count + spec.model.noise, *grid))
     history, forcings = _placed((history, forcings), mesh, STATES)
     parameters = nnx.filter_state(state, nnx.Param)
     parts = {

@@ -20,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from model.forecaster import Forecaster, Normalisation, Roles
 from model.network import Level, NetworkConfig
+from model.noise import Noise
 from model.training import TrainState
 from pipeline.artefacts import digest, require
 from pipeline.config import ModelConfig
@@ -92,6 +93,11 @@ class ForecasterSpec:
         """What drives the network."""
         return Forcings(self.model, self.grid)
 
+    def noise(self, mesh: Mesh | None = None) -> Noise | None:
+        """Return what makes the noise that the network takes; None where it takes none."""
+        model = self.model
+        return Noise(self.grid, model.noise, model.noise_length_km, mesh) if model.noise else None
+
     def build(self, seed: int = 0, mesh: Mesh | None = None) -> Forecaster:
         """Return a forecaster with initial parameters, to be run on `mesh`; they do not depend on it."""
         levels = tuple(Level(**level.model_dump()) for level in self.model.levels)
@@ -116,6 +122,7 @@ class ForecasterSpec:
             roles=self.roles,
             input_steps=self.model.input_steps,
             remat=self.model.remat,
+            noise=self.noise(mesh),
             mesh=mesh,
             rngs=nnx.Rngs(seed),
         )

@@ -98,6 +98,8 @@ def configured_trainer(
         clip_norm=settings.clip_norm,
         ema_decay=settings.ema_decay,
         accumulate=settings.accumulate or 1,
+        members=settings.members,
+        seed=settings.seed,
         mesh=mesh,
     )
 
@@ -203,13 +205,16 @@ class _Curriculum:
     def follow(self, headline: list[str]) -> None:
         """Prepare validation."""
         settings, grid = self.settings, self.spec.grid
-        self.errors = ForecastErrors(self.forecaster, self.weights.latitude, self.mesh)
+        self.errors = ForecastErrors(
+            self.forecaster, self.weights.latitude, self.mesh, members=settings.members, seed=settings.seed
+        )
         self.held_out = HeldOut(
             self.windows,
             self.errors,
             spec=self.spec,
             latitude_weights=grid.latitude_weights() / np.mean(grid.latitude_weights()),
             headline=headline_fields(self.spec.predicted, headline),
+            crps=settings.loss == "crps",
             batch_size=settings.batch_size // (settings.accumulate or 1),
             loss_windows=settings.validation_windows,
             initial_times=settings.validation_forecasts,

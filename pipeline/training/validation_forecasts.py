@@ -55,6 +55,7 @@ class HeldOut:
         spec: ForecasterSpec,
         latitude_weights: np.ndarray,
         headline: Headline,
+        crps: bool,
         batch_size: int,
         loss_windows: int,
         initial_times: int,
@@ -63,6 +64,7 @@ class HeldOut:
 
         Args:
             headline: channels among those that are predicted.
+            crps: whether losses are the fair CRPS of the members; errors are those of their mean either way.
             batch_size: windows forecast together.
             loss_windows: windows of the losses, at most.
             initial_times: of the forecasts, at most; 0 for none.
@@ -70,6 +72,7 @@ class HeldOut:
         self._windows, self._errors, self._scale = windows, errors, spec.scale
         self._latitude_weights, self._headline, self._hours = latitude_weights, headline, spec.time_step_hours
         self._batch_size, self._loss_windows, self._initial_times = batch_size, loss_windows, initial_times
+        self._crps = crps
         self._input_steps, self._predicted = spec.model.input_steps, list(spec.roles.predicted)
         self._direct = spec.model.leads_hours
         self._persistence: dict[str, list[float | None]] | None = None
@@ -77,8 +80,9 @@ class HeldOut:
 
     def loss(self, params: nnx.State, statistics: nnx.State, steps: int, weights: LossWeights) -> float | None:
         """Return the mean loss of rollouts of so many steps; None where there are no windows."""
+        measure, power = (self._errors.crps, 1) if self._crps else (self._errors, 2)
         losses = [
-            weighted_loss(self._errors(params, statistics, batch), self._scale, weights)
+            weighted_loss(measure(params, statistics, batch), self._scale, weights, power)
             for batch in self._batches(self._windows("validation", steps), self._loss_windows)
         ]
         return float(np.mean(losses)) if losses else None
@@ -86,7 +90,7 @@ class HeldOut:
     def forecasts(self, params: nnx.State, statistics: nnx.State) -> dict[str, Any] | None:
         """Return root mean square errors ``rmse`` and ``persistence`` by field, at ``lead_hours``; None without windows.
 
-        Values are in the units of the fields.
+        Values are in the units of the fields; those of an ensemble are of its mean.
         """
         if not self._leads:
             return None
