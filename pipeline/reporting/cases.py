@@ -27,6 +27,7 @@ class MapCase:
         fields: fields drawn.
         forecast, truth: by field, shape (lead, component, latitude, longitude), units of the maps; two components
             for a wind vector, else one.
+        member: that is drawn; None of a forecast without members.
     """
 
     initial: np.datetime64
@@ -35,21 +36,24 @@ class MapCase:
     fields: list[Field]
     forecast: dict[Field, np.ndarray]
     truth: dict[Field, np.ndarray]
+    member: int | None = None
 
 
 def choose_case(forecast: xr.Dataset, truth: xr.Dataset, fields: list[Field]) -> MapCase | None:
     """Choose the forecast to draw: the one nearest the middle of the period that has truth at most leads.
 
-    No score is looked at.
+    No score is looked at. Of an ensemble its first member is drawn: a mean would be smoother than any weather.
 
     Args:
-        forecast: dims (time, prediction_timedelta, [level], latitude, longitude).
+        forecast: dims (time, prediction_timedelta, [number], [level], latitude, longitude).
         truth: dims (time, [level], latitude, longitude) on the same grid.
         fields: candidates; the first three that both hold are drawn.
 
     Returns:
         None where no forecast has a valid time in the truth, or no field is in both.
     """
+    member = int(forecast["number"].values[0]) if "number" in forecast.dims else None
+    forecast = forecast if member is None else forecast.isel(number=0)
     drawn = [field for field in fields if _holds(forecast, field) and _holds(truth, field)][:3]
     hours = forecast["prediction_timedelta"].values / np.timedelta64(1, "h")
     positions = [i for i, lead in enumerate(hours) if lead / 24 in _DAYS][:5]
@@ -76,6 +80,7 @@ def choose_case(forecast: xr.Dataset, truth: xr.Dataset, fields: list[Field]) ->
         drawn,
         {field: _values(one, field) for field in drawn},
         {field: _values(other, field) for field in drawn},
+        member,
     )
 
 

@@ -237,8 +237,9 @@ def _maps(case: MapCase | None) -> Html:
         return _section(
             "maps", heading, tag("p", "No forecast has a valid time for which the truth is known.", class_="empty")
         )
+    member = "" if case.member is None else f", member {case.member}"
     about = (
-        f"The forecast from {instant(case.initial)}, nearest the middle of the test period; "
+        f"The forecast from {instant(case.initial)}{member}, nearest the middle of the test period; "
         "it was not chosen for its score. Equal Earth projection; values are interpolated between grid points for display."
     )
     return _section("maps", heading, tag("p", about, class_="note"), map_section(case))

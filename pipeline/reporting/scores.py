@@ -136,6 +136,8 @@ def read_scores(paths: dict[str, Path], headline: Sequence[str] = ()) -> Scores:
             if field in found:
                 array = dataset[field.variable]
                 array = array if field.level is None else array.sel(level=field.level)
+                # Along an axis that another metric has of its own, ranks or quantiles, the scores that are drawn repeat.
+                array = array.isel({axis: 0 for axis in array.dims if axis not in axes})
                 values[line, field] = array.transpose(*axes).values.astype(np.float64)
     counts = None
     if "valid_samples" in model:

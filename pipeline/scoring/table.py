@@ -50,9 +50,10 @@ def headline_rmse(path: Path, leads: tuple[int, ...] = LEAD_HOURS) -> dict[str, 
         for name, variable in dataset.variables.items():
             if not {"metric", "region", "lead_time"} <= set(variable.dimensions):
                 continue
-            index = [{"metric": metric, "region": region}.get(axis, slice(None)) for axis in variable.dimensions]
-            values = np.asarray(variable[tuple(index)])
-            axes = [axis for axis in variable.dimensions if axis not in ("metric", "region")]
+            axes = [axis for axis in variable.dimensions if axis in ("lead_time", "level")]
+            # Along an axis that another metric has of its own, ranks or quantiles, this one repeats.
+            chosen = {"metric": metric, "region": region, **dict.fromkeys(axes, slice(None))}
+            values = np.asarray(variable[tuple(chosen.get(axis, 0) for axis in variable.dimensions)])
             values = np.moveaxis(values, axes.index("lead_time"), 0)
             columns = {name: values}
             if "level" in axes:

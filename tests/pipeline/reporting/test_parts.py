@@ -176,6 +176,17 @@ def test_headline_field_without_scores_is_refused(tmp_path):
         _scores(tmp_path, {"z": [1, 2, 3], "t": [1, 2, 3]}, headline=["geopotential"])
 
 
+def test_an_axis_of_ranks_leaves_the_other_scores_as_they_are(make, tmp_path):
+    leads = np.array([6, 12]) * np.timedelta64(1, "h").astype("timedelta64[ns]")
+    plain = make.metrics(make.config(), leads, np.full(2, 9), "model")
+    plain.to_netcdf(tmp_path / "plain.nc")
+    plain.map(lambda field: field.expand_dims(bins=3, axis=-1) if "metric" in field.dims else field).to_netcdf(
+        tmp_path / "ranks.nc"
+    )
+    got, expected = (read_scores({"model": tmp_path / f"{name}.nc"}).payload() for name in ("ranks", "plain"))
+    assert got == expected
+
+
 def test_baseline_with_other_leads_and_regions_is_aligned_by_name(make, tmp_path):
     config = make.config()
     leads = np.arange(1, 5) * np.timedelta64(6, "h").astype("timedelta64[ns]")
@@ -315,6 +326,12 @@ def test_the_drawn_forecast_is_the_middle_one_with_truth_at_every_lead():
     assert case.initial == _days(4)[0]
     assert case.leads == [24, 72]
     assert case.fields == wind[:1]
+    assert case.member is None
+    forecast, truth = _stores(_days(*range(9)), _days(*range(12)))
+    ensemble = xr.concat([forecast, 2 * forecast], dim=xr.Variable("number", [3, 4]))
+    of_member = choose_case(ensemble, truth, wind)
+    assert of_member.member == 3
+    np.testing.assert_array_equal(of_member.forecast[wind[0]], case.forecast[wind[0]])
     case = choose_case(*_stores(_days(0, 1, 2), _days(3)), wind)
     assert (case.initial, case.leads) == (_days(0)[0], [72])
     assert choose_case(*_stores(_days(0, 1, 2), _days(50)), wind) is None

@@ -46,6 +46,14 @@ def test_values_are_those_of_the_region_metric_and_lead(tmp_path, units):
     }
 
 
+def test_an_axis_of_ranks_leaves_the_other_scores_as_they_are(tmp_path):
+    write(tmp_path / "plain.nc", 2.0)
+    with xr.open_dataset(tmp_path / "plain.nc", engine="netcdf4") as plain:
+        fields = {name: plain[name].expand_dims(bins=3, axis=-1) for name in ("2m_temperature", "geopotential")}
+        plain.assign(fields).to_netcdf(tmp_path / "ranks.nc", engine="netcdf4")
+    assert headline_rmse(tmp_path / "ranks.nc") == headline_rmse(tmp_path / "plain.nc")
+
+
 def test_the_table_sets_the_model_beside_the_baselines(tmp_path):
     write(tmp_path / "m" / "model.nc", 1.0)
     write(tmp_path / "m" / "persistence.nc", 2.0)
