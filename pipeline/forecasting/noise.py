@@ -45,8 +45,10 @@ class ForecastNoise:
         """
         fields = np.empty((len(steps), *self._shape), np.float32)
         for row, step in enumerate(steps):
-            what = [self._seed, time_text(time), number, "noise", int(step)]
-            normals = [normals_of([*what, field], self._normals) for field in range(self._count)]
+            normals = [
+                normals_of([self._seed, time_text(time), number, "noise", int(step), field], self._normals)
+                for field in range(self._count)
+            ]
             # One step a call: products of other shapes may round otherwise.
             fields[row] = self._make(jnp.asarray([normals], jnp.float32))[0]
         return fields
