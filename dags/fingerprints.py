@@ -12,7 +12,8 @@ from typing import Any
 
 from dags.stages import STAGES, Stage, order
 from pipeline.artefacts import SCHEMA_VERSION, digest, source_fingerprint
-from pipeline.config import Config, SourceConfig
+from pipeline.config import Config
+from pipeline.config_data import SourceConfig
 from transforms.errors import InputError
 
 __all__ = ["Expectation", "expectations", "graph", "source_contents"]

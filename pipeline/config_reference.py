@@ -14,14 +14,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from pipeline.config import Config, Period, Section
+from pipeline.config import Config
+from pipeline.config_data import Period, Section
 
 __all__ = ["keys", "reference"]
 
 _TOP = """\
 # Configuration
 
-Every key of a configuration, as `pipeline/config.py` defines it. This page is written by
+Every key of a configuration, as `pipeline/config.py` and `pipeline/config_data.py` define it. This page is written by
 `python -m pipeline.config_reference > docs/configuration.md`; change the descriptions there, not here.
 
 A configuration is one YAML file with the sections below. Any value can be changed on the command line, `a.b=c`; the entry of

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import WEATHERBENCH_LEVELS, Config
+from pipeline.config import Config
+from pipeline.config_data import WEATHERBENCH_LEVELS
 from pipeline.config_files import apply_override, load_config, parse_config
 from transforms.errors import InputError
 from transforms.variables import VARIABLES

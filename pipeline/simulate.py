@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from pipeline.artefacts import ATTRIBUTE, describe, publishing
-from pipeline.config import WEATHERBENCH_LEVELS, SimulationConfig
+from pipeline.config_data import WEATHERBENCH_LEVELS, SimulationConfig
 from pipeline.jobs.progress import Progress, progress
 from pipeline.runs import Run
 from pipeline.stores.axes import AXES, AXES_OF_KIND, HORIZONTAL

@@ -30,7 +30,7 @@ from pipeline.commands.options import (
     words,
     wrote,
 )
-from pipeline.config import ClimatologyConfig, GridConfig, Preset, SimulationConfig
+from pipeline.config_data import ClimatologyConfig, GridConfig, Preset, SimulationConfig
 from transforms.errors import InputError
 from transforms.variables import known
 

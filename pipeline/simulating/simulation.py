@@ -35,7 +35,7 @@ from jcm.physics.speedy.speedy_terms import speedy_physics
 from jcm.physics_interface import compute_physics_step_gridpoint
 from jcm.terrain import TerrainData
 
-from pipeline.config import SimulationConfig
+from pipeline.config_data import SimulationConfig
 from pipeline.jobs.progress import Progress
 from transforms.errors import InputError
 from transforms.grids import Grid

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from dags.cli import app
 from dags.stages import STAGES
 from pipeline.artefacts import read_description
-from pipeline.config import WEATHERBENCH_LEVELS
+from pipeline.config_data import WEATHERBENCH_LEVELS
 from pipeline.config_files import list_configs
 from pipeline.defaults import data_config, is_store
 from transforms.errors import InputError

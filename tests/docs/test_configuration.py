@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Config, Section
+from pipeline.config import Config
+from pipeline.config_data import Section
 from pipeline.config_files import list_configs, load_config
 from pipeline.config_reference import keys, reference
 

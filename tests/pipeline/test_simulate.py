@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from pipeline.artefacts import read_description
-from pipeline.config import GridConfig, SimulationConfig
+from pipeline.config_data import GridConfig, SimulationConfig
 from pipeline.simulate import simulate_store, source_description
 from transforms.errors import InputError
 from transforms.grids import Grid

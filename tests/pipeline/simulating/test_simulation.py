@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.config import GridConfig, SimulationConfig
+from pipeline.config_data import GridConfig, SimulationConfig
 from pipeline.simulate import simulate_store, source_description
 from transforms.grids import Grid
 from transforms.variables import VARIABLES

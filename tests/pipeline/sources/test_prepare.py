@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.config import DataConfig
+from pipeline.config_data import DataConfig
 from pipeline.sources.opening import open_source
 from pipeline.sources.prepare import prepare
 from transforms.errors import InputError
