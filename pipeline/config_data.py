@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
-from pipeline.sources.presets import PRESETS
+from pipeline.presets import PRESETS
 from transforms.latitudes import FAMILIES
 from transforms.variables import VARIABLES, known, wind_pairs
 

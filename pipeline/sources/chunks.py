@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.presets import canonical_names, preset_named
 from pipeline.sources.files import is_zarr, open_raw
-from pipeline.sources.presets import canonical_names, preset_named
 from pipeline.sources.times import with_dates
 from pipeline.stores.retrying import Retry
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import xarray as xr
 
-from pipeline.sources.presets import axis_named
+from pipeline.presets import axis_named
 from pipeline.stores.lazy_arrays import LazyArray, lazily_indexed, open_array
 from pipeline.stores.retrying import Retry, UnreachableError, is_transient
 from transforms.errors import InputError

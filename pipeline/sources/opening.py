@@ -21,10 +21,10 @@ from xarray.core import indexing
 
 from pipeline.artefacts import ATTRIBUTE
 from pipeline.config import Config
+from pipeline.presets import Preset, canonical_names, preset_named
 from pipeline.sources.chunks import absent_chunk_times
 from pipeline.sources.files import netcdf_files, open_raw
 from pipeline.sources.levels import HYBRID, with_levels
-from pipeline.sources.presets import Preset, canonical_names, preset_named
 from pipeline.sources.times import with_dates
 from pipeline.stores.axes import AXES, HORIZONTAL
 from pipeline.stores.retrying import Retry
@@ -65,7 +65,7 @@ def open_source(
         path: zarr store (local or an fsspec address), netCDF file, directory or glob of netCDF files, GRIB file.
         rename: names in the source: names in Spherecast; applied before those of the preset and the known aliases.
         storage_options: passed to fsspec for addresses, over those of the preset.
-        preset: a name of `pipeline.sources.presets.PRESETS`.
+        preset: a name of `pipeline.presets.PRESETS`.
         units: variable: units its values are in, whatever its attributes say; they are converted when read.
         retries: further attempts at a read that failed for a reason that passes.
         select: axis other than those of a field: the one entry taken, by its label, or by position where it has none.

@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "transforms": ("transforms",),
 }
 ROOMS = (
-    ("config", "jobs", "objects"),
+    ("jobs", "objects", "presets"),
+    ("config_data",),
+    ("config",),
     ("artefacts", "config_files", "config_reference", "processes", "simulating"),
     ("runs", "stores"),
     ("climatologies", "simulate", "sources", "stages", "states", "statistics"),

@@ -10,7 +10,7 @@ import yaml
 
 from model.nonlinearities import NONLINEARITIES
 from pipeline.config_files import list_configs, load_config, names_run
-from pipeline.sources.presets import PRESETS
+from pipeline.presets import PRESETS
 from transforms.errors import InputError
 from transforms.latitudes import FAMILIES
 

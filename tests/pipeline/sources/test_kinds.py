@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline.presets import PRESETS, preset_named
 from pipeline.sources.chunks import absent_chunks
 from pipeline.sources.opening import in_blocks, open_source
-from pipeline.sources.presets import PRESETS, preset_named
 from pipeline.stores import lazy_arrays as tensorstore_arrays
 from transforms.errors import InputError
 
