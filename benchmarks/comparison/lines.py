@@ -56,7 +56,7 @@ def _ours(title: str, settings: tuple[Setting, ...] | None = None, **options: An
     return Line(title, "spherecast", settings or _OURS, overrides, rollouts)
 
 
-_OURS = (Setting(3e-3, 2, 32), Setting(2e-3, 2, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 48))
+_OURS = (Setting(3e-3, 2, 32), Setting(2e-3, 1, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 24))
 _TORCH = (Setting(1e-3, 2, 64), Setting(2e-3, 2, 64), Setting(2e-3, 4, 64), Setting(1e-3, 2, 128))
 _TRANSFORMER = (Setting(5e-4, 2, 64), Setting(1e-3, 2, 64), Setting(1e-3, 4, 64), Setting(1e-3, 2, 96))
 _UNET = (Setting(1e-3, 2, 32), Setting(2e-3, 2, 32), Setting(2e-3, 4, 32), Setting(1e-3, 2, 48))
@@ -92,6 +92,8 @@ ABLATIONS: dict[str, Line] = {
     "dealiased": _ours("dealiased hidden grid", model__hidden_grid="dealiased"),
     "localised": _ours("filters of 8 knots", model__filter_knots=8),
     "per-level": _ours("standard deviation of each level", model__standardisation="per_level"),
+    "nadamw": _ours("AdamW with Nesterov momentum", training__optimizer="nadamw"),
+    "two-states": _ours("states of t and t - 6 h", model__input_steps=2),
     "no-ema": _ours("no average of parameters", training__ema_decay=0.0),
     "one-step": _ours("no rollout in training", rollouts={1: 1.0}),
     "twelve-steps": _ours("rollouts of 1, 4 and 12 steps", rollouts={1: 0.7, 4: 0.15, 12: 0.15}),
