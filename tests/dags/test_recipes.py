@@ -36,7 +36,14 @@ RECIPES = {
     "weatherbench-direct-2": (["training.stages.0.updates=20"], [72, 120]),
     "weatherbench-direct-117": (["training.stages.0.updates=20"], [72, 120]),
     "extreme-heat": (
-        ["training.stages.0.updates=20", "model.leads_hours=[24, 72]", "forecast.lead_hours=72"],
+        [
+            "training.stages.0.updates=20",
+            "model.leads_hours=[24, 72]",
+            "forecast.lead_hours=72",
+            # The first day has no 24 hours before it.
+            "data.period=[2001-01-02T00:00, 2001-02-05T00:00]",
+            "periods.train=[2001-01-02T00:00, 2001-01-20T18:00]",
+        ],
         [24, 72],
     ),
 }
