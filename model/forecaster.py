@@ -182,16 +182,13 @@ class Forecaster(nnx.Module):
     @property
     def scale(self) -> jax.Array:
         """What outputs are measured in, (predicted channel, 1, 1)."""
-        return self._of_predicted(self.tendency_std[...])
+        return self.select(self.tendency_std[...])
 
     def select(self, states: jax.Array) -> jax.Array:
         """Return the predicted channels of states, (..., channel, latitude, longitude)."""
-        return self._of_predicted(states)
-
-    def _of_predicted(self, values: jax.Array) -> jax.Array:
         predicted = np.array(self.roles.predicted)
-        everything = len(predicted) == values.shape[-3]
-        return values if everything else values[..., predicted, :, :]
+        everything = len(predicted) == states.shape[-3]
+        return states if everything else states[..., predicted, :, :]
 
     def normalised_output(self, history: jax.Array, forcing: jax.Array) -> jax.Array:
         """Return what the network predicts, changes over the next step or values, in units of `tendency_std`.
@@ -222,7 +219,7 @@ class Forecaster(nnx.Module):
         """Return the state at ``t + dt``, or at the lead time of the forcing; arguments and result as above."""
         base = self.select(history[:, -1])
         if self.whole is not None:
-            base = jnp.where(self.whole[...], self._of_predicted(self.mean[...]), base)
+            base = jnp.where(self.whole[...], self.select(self.mean[...]), base)
         return base + self.scale * self.normalised_output(history, forcing)
 
     def following(self, history: jax.Array, state: jax.Array) -> jax.Array:

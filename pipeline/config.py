@@ -21,6 +21,7 @@ from pipeline.config_data import (
     SourceConfig,
 )
 from transforms.metrics import METRICS
+from transforms.variables import channel_names, fields_named, require_whole_winds
 
 if TYPE_CHECKING:
     Nonlinearity = str
@@ -330,6 +331,7 @@ class Config(Section):
                 f"training.accumulate: {training.accumulate} does not divide training.batch_size {training.batch_size}"
             )
         self._require_direct_to_fit()
+        self._require_fields_to_fit()
         self._require_noise_to_fit()
         for name in self.training.variable_weights:
             if name not in self.data.variables:
@@ -357,6 +359,20 @@ class Config(Section):
         if leads and leads[0] > self.forecast.lead_hours:
             raise ValueError(
                 f"forecast.lead_hours: {self.forecast.lead_hours} h is before the first of model.leads_hours, {leads[0]} h"
+            )
+
+    def _require_fields_to_fit(self) -> None:
+        fields = channel_names(self.data.variables, self.data.levels)
+        predicted = set()
+        for key, names in (("model.inputs", self.model.inputs), ("model.outputs", self.model.outputs)):
+            chosen = [fields[i] for i in fields_named(fields, names, key)]
+            if self.model.winds == "vectors":
+                require_whole_winds(chosen, key)
+            predicted = {name for name, _ in chosen}
+        lacking = [name for name in self.forecast.variables or [] if name not in predicted]
+        if lacking:
+            raise ValueError(
+                f"forecast.variables: {lacking[0]} is not among model.outputs; add it there, or leave it out"
             )
 
     def _require_noise_to_fit(self) -> None:

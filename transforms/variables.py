@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from transforms.errors import InputError
 
-__all__ = ["ALIASES", "VARIABLES", "Variable", "channel_names", "known", "thickness_levels", "wind_pairs"]
+__all__ = [
+    "ALIASES",
+    "VARIABLES",
+    "Variable",
+    "channel_names",
+    "field_name",
+    "fields_named",
+    "known",
+    "require_whole_winds",
+    "thickness_levels",
+    "wind_pairs",
+]
 
 
 @dataclass(frozen=True)
@@ -235,3 +246,45 @@ def channel_names(variables: Iterable[str], levels: Iterable[int]) -> list[tuple
     """Return (variable, level) of every two-dimensional field, surface fields having level None."""
     levels = list(levels)
     return [(name, level) for name in variables for level in (levels if known(name).kind == "pressure" else [None])]
+
+
+def field_name(variable: str, level: int | None) -> str:
+    """Return ``variable@level``, or ``variable`` of a field near the surface."""
+    return variable if level is None else f"{variable}@{level}"
+
+
+def fields_named(fields: Sequence[tuple[str, int | None]], names: Sequence[str], key: str) -> tuple[int, ...]:
+    """Return which of some fields are named, ascending; all of them without any name.
+
+    Args:
+        fields: (variable, level), as `channel_names` gives them.
+        names: each a variable, which stands for all its levels, or ``variable@level``.
+        key: of the configuration, for messages.
+
+    Raises:
+        InputError: a name is of none of the fields.
+    """
+    chosen: set[int] = set()
+    for name in names:
+        found = [i for i, field in enumerate(fields) if name in (field[0], field_name(*field))]
+        if not found:
+            known = ", ".join(field_name(*field) for field in fields)
+            raise InputError(f"{key}: {name} is no field of the state, which has {known}. Name some of these.")
+        chosen.update(found)
+    return tuple(sorted(chosen)) if names else tuple(range(len(fields)))
+
+
+def require_whole_winds(fields: Iterable[tuple[str, int | None]], key: str) -> None:
+    """Raise InputError where one component of a wind is among some fields and the other is not.
+
+    Args:
+        key: of the configuration, for messages.
+    """
+    fields = list(fields)
+    for name, level in fields:
+        partner = known(name).partner
+        if partner is not None and (partner, level) not in fields:
+            raise InputError(
+                f"{key}: {field_name(name, level)} without {field_name(partner, level)}; winds are one vector, so name "
+                "both or neither, or set model.winds=scalars."
+            )

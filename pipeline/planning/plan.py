@@ -178,7 +178,8 @@ def plan(
     if forecast:
         share = count // shared
         together = -(-config.forecast.batch_size // share) * share
-        steps = config.forecast.lead_hours // config.data.time_step_hours
+        direct = [lead for lead in config.model.leads_hours if lead <= config.forecast.lead_hours]
+        steps = len(direct) or config.forecast.lead_hours // config.data.time_step_hours
         programs.append({"kind": "forecast", "batch": together, "steps": steps})
     if keep_programs is not None:
         keep_programs.mkdir(parents=True, exist_ok=True)

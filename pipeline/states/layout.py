@@ -12,7 +12,7 @@ import xarray as xr
 from model.forecaster import Channels, Normalisation
 from pipeline.config import Config
 from transforms.errors import InputError
-from transforms.variables import channel_names, known, wind_pairs
+from transforms.variables import channel_names, wind_pairs
 
 __all__ = ["FieldsKept", "StateLayout", "normalisation"]
 
@@ -58,11 +58,6 @@ class StateLayout:
         """Return the channels of every variable."""
         names = [name for name, _ in self.fields]
         return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in self.variables}
-
-    def unpack(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        """Split (..., channel, latitude, longitude) into variables (..., [level], latitude, longitude)."""
-        parts = {name: states[..., channels, :, :] for name, channels in self.slices().items()}
-        return {name: part if known(name).kind == "pressure" else part[..., 0, :, :] for name, part in parts.items()}
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from model.forecaster import Roles
 from pipeline.config import ModelConfig
 from pipeline.states.layout import StateLayout
-from transforms.errors import InputError
 from transforms.forcings import forcing_fields, forcing_names
 from transforms.grids import Grid
+from transforms.variables import fields_named, require_whole_winds
 
-__all__ = ["Forcings", "field_name", "roles_of"]
+__all__ = ["Forcings", "roles_of"]
 
 _HOUR = np.timedelta64(1, "h")
 
@@ -24,42 +22,14 @@ def roles_of(layout: StateLayout, model: ModelConfig) -> Roles:
     Raises:
         InputError: the configuration names a field that a state does not have, or half a wind.
     """
-    given = _chosen(layout, model.inputs, "model.inputs")
-    predicted = _chosen(layout, model.outputs, "model.outputs")
+    given = fields_named(layout.fields, model.inputs, "model.inputs")
+    predicted = fields_named(layout.fields, model.outputs, "model.outputs")
+    if layout.vectors:
+        for key, chosen in (("model.inputs", given), ("model.outputs", predicted)):
+            require_whole_winds((layout.fields[channel] for channel in chosen), key)
     direct = bool(model.leads_hours)
     whole = predicted if direct else tuple(channel for channel in predicted if channel not in given)
-    try:
-        for chosen in (given, predicted):
-            layout.channels.among(chosen)
-    except ValueError as error:
-        raise InputError(
-            f"model: {error}. Name both components of a wind in inputs and outputs, or neither."
-        ) from error
     return Roles(given, predicted, whole, direct)
-
-
-def _chosen(layout: StateLayout, names: Sequence[str], key: str) -> tuple[int, ...]:
-    """Return the channels that are named by variable, all its levels, or by variable@level; all without any name."""
-    if not names:
-        return tuple(range(len(layout.fields)))
-    chosen: set[int] = set()
-    for name in names:
-        found = [
-            i
-            for i, (variable, level) in enumerate(layout.fields)
-            if name == variable or (level is not None and name == f"{variable}@{level}")
-        ]
-        if not found:
-            known = ", ".join(field_name(field) for field in layout.fields)
-            raise InputError(f"{key}: {name} is no field of the state, which has {known}.")
-        chosen.update(found)
-    return tuple(sorted(chosen))
-
-
-def field_name(field: tuple[str, int | None]) -> str:
-    """Return ``variable@level``, or ``variable`` of a field near the surface."""
-    variable, level = field
-    return variable if level is None else f"{variable}@{level}"
 
 
 class Forcings:

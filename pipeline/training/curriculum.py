@@ -29,7 +29,6 @@ from model.verification import ForecastErrors
 from pipeline.config import RolloutStage, TrainingConfig
 from pipeline.jobs.progress import Progress, progress
 from pipeline.processes.distributed import is_lead
-from pipeline.states.roles import field_name
 from pipeline.training.checkpoints import CheckpointStore, ForecasterSpec
 from pipeline.training.divergence import explain
 from pipeline.training.loader import Loader
@@ -38,6 +37,7 @@ from pipeline.training.preemption import Preempted, StopRequest, stop_requests
 from pipeline.training.validation_forecasts import HeldOut, headline_fields
 from pipeline.training.windows import WindowSource
 from transforms.errors import InputError
+from transforms.variables import field_name
 
 __all__ = ["TRAINING_LOG", "Windows", "configured_trainer", "stage_trainer", "train"]
 
@@ -195,8 +195,8 @@ class _Curriculum:
         self.memory_mb = memory_mb
         # Collectives of two programs at once can wait for each other on a host that has fewer cores than devices.
         self.one_by_one = mesh is not None and mesh.devices.flat[0].platform == "cpu"
-        self.fields = [field_name(field) for field in spec.layout.fields]
-        self.predicted = [field_name(field) for field in spec.predicted]
+        self.fields = [field_name(*field) for field in spec.layout.fields]
+        self.predicted = [field_name(*field) for field in spec.predicted]
         self.trainers: dict[int, Trainer] = {}
         self.skipped = 0
         self._loader: tuple[int, Loader] | None = None

@@ -13,7 +13,7 @@ from model.verification import ForecastErrors, weighted_loss
 from pipeline.training.checkpoints import ForecasterSpec
 from pipeline.training.windows import DirectWindows, WindowSource
 from transforms.metrics import vector_name
-from transforms.variables import wind_pairs
+from transforms.variables import field_name, wind_pairs
 
 __all__ = ["Headline", "HeldOut", "headline_fields"]
 
@@ -32,11 +32,13 @@ def headline_fields(fields: Sequence[tuple[str, int | None]], wanted: Sequence[s
         fields: (variable, level) of every channel.
         wanted: as in ``report.headline``; ``wind_vector`` stands for both components.
     """
-    names = {_name(variable, level): [channel] for channel, (variable, level) in enumerate(fields)}
+    names = {field_name(variable, level): [channel] for channel, (variable, level) in enumerate(fields)}
     for east, north in wind_pairs(dict(fields)):
         for variable, level in fields:
             if variable == east:
-                names[_name(vector_name(east), level)] = names[_name(east, level)] + names[_name(north, level)]
+                names[field_name(vector_name(east), level)] = (
+                    names[field_name(east, level)] + names[field_name(north, level)]
+                )
     for choice in (wanted, _USUAL, list(names)[:1]):
         found = Headline({name: names[name] for name in choice if name in names})
         if found:
@@ -156,7 +158,3 @@ class HeldOut:
         chosen = chosen[:full] if full else np.resize(chosen, self._batch_size)
         for group in chosen.reshape(-1, self._batch_size):
             yield source.read(group)
-
-
-def _name(variable: str, level: int | None) -> str:
-    return variable if level is None else f"{variable}@{level}"

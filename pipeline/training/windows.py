@@ -184,7 +184,6 @@ class DirectWindows(WindowSource):
         other = copy.copy(self)
         kept = self._lead == lead
         other._starts, other._lead = self._starts[kept], self._lead[kept]
-        other.__dict__.pop("shapes", None)
         return other
 
     @functools.cached_property

@@ -78,6 +78,21 @@ def test_overrides_reach_into_sections_and_lists():
         ),
         ("forecast.lead_hours=125", "125 h is not a whole number of 6 h model steps"),
         ("forecast.variables=[2m_temperature]", "2m_temperature is not among data.variables"),
+        (
+            "model.inputs=[geopotential@700]",
+            "model.inputs: geopotential@700 is no field of the state, which has geopotential",
+        ),
+        (
+            "model.inputs=[geopotential, u_component_of_wind@850]",
+            "model.inputs: u_component_of_wind@850 without v_component_of_wind@850; winds are one vector",
+        ),
+        ("model.outputs=[geopotential]", "outputs: a forecast step by step needs all fields .* give leads_hours"),
+        ("model.leads_hours=[72, 24]", r"leads_hours: expected ascending lead times, got \[72, 24\]"),
+        ("model.leads_hours=[9]", "model.leads_hours: 9 h is not a whole number of 6 h steps of the data"),
+        (
+            "model.leads_hours=[24]",
+            "training.stages: 2 steps, but with model.leads_hours every forecast is one call; use 1",
+        ),
         ("training.variable_weights={2m_temperature: 2}", "2m_temperature is not among data.variables"),
         ("climatology.window_days=60", "window_days: expected an odd number, got 60"),
         ("source.path=/somewhere", "remove source.path"),
@@ -127,3 +142,21 @@ def test_a_file_that_is_no_configuration(tmp_path: Path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"name": "c"}))
     with pytest.raises(InputError, match=r"data: missing, and it has no default"):
         load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["forecast.lead_hours=12"], "forecast.lead_hours: 12 h is before the first of model.leads_hours, 24 h"),
+        (
+            ["model.outputs=[geopotential@500]", "forecast.variables=[temperature]"],
+            "forecast.variables: temperature is not among model.outputs",
+        ),
+        (["model.outputs=[rain]"], "model.outputs: rain is no field of the state"),
+    ],
+)
+def test_direct_forecasts_that_do_not_fit_are_explained(overrides: list[str], message: str):
+    direct = ["model.leads_hours=[24, 72]", "training.stages=[{steps: 1, updates: 4, learning_rate: 0.001}]"]
+    assert load_config("tiny", direct).model.leads_hours == [24, 72]
+    with pytest.raises(InputError, match=message):
+        load_config("tiny", [*direct, *overrides])

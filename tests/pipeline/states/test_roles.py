@@ -8,10 +8,11 @@ import xarray as xr
 
 from pipeline.config import ModelConfig
 from pipeline.states.layout import FieldsKept, StateLayout, normalisation
-from pipeline.states.roles import Forcings, field_name, roles_of
+from pipeline.states.roles import Forcings, roles_of
 from transforms.errors import InputError
 from transforms.forcings import forcing_fields
 from transforms.grids import Grid
+from transforms.variables import field_name
 
 LAYOUT = StateLayout(("geopotential", "u_component_of_wind", "v_component_of_wind", "2m_temperature"), (500, 850))
 LEVELS = [{"band_limit": 4, "scalars": 2, "vectors": 1, "blocks": 1}]
@@ -44,7 +45,10 @@ def test_direct_forecasts_predict_the_values_asked_for():
             {"inputs": ["geopotential@700"]},
             "model.inputs: geopotential@700 is no field of the state, which has geopoten",
         ),
-        ({"inputs": ["u_component_of_wind", "geopotential"]}, "Name both components of a wind in inputs and outputs"),
+        (
+            {"inputs": ["u_component_of_wind", "geopotential"]},
+            "model.inputs: u_component_of_wind@500 without v_component_of_wind@500; winds are one vector",
+        ),
         ({"leads_hours": [24], "outputs": ["rain"]}, "model.outputs: rain is no field of the state"),
     ],
 )
@@ -92,4 +96,4 @@ def test_fields_kept_have_one_axis_of_levels():
     np.testing.assert_array_equal(unpacked["geopotential"], [states[0], np.full((2, 2), np.nan)])
     np.testing.assert_array_equal(unpacked["temperature"], [np.full((2, 2), np.nan), states[1]])
     np.testing.assert_array_equal(unpacked["2m_temperature"], states[2])
-    assert [field_name(field) for field in kept.fields] == ["geopotential@500", "temperature@850", "2m_temperature"]
+    assert [field_name(*field) for field in kept.fields] == ["geopotential@500", "temperature@850", "2m_temperature"]

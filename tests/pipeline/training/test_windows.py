@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.states.layout import StateLayout, normalisation
+from pipeline.states.layout import FieldsKept, StateLayout, normalisation
 from pipeline.states.reading import StateReader
 from pipeline.stores.reading import open_store
 from pipeline.training.windows import DirectWindows, WindowSource, window_starts
@@ -100,7 +100,7 @@ def test_layout_puts_winds_together():
     assert LAYOUT.channels.scalars == (0, 1)
     assert (LAYOUT.channels.eastward, LAYOUT.channels.northward) == ((2,), (3,))
     states = np.arange(2 * 4 * 3 * 5.0).reshape(2, 4, 3, 5)
-    unpacked = LAYOUT.unpack(states)
+    unpacked = FieldsKept(LAYOUT.fields, LAYOUT.levels).unpack(states)
     np.testing.assert_array_equal(unpacked["temperature"], states[:, :2])
     np.testing.assert_array_equal(unpacked["10m_v_component_of_wind"], states[:, 3])
 
