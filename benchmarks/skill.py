@@ -21,14 +21,12 @@ if "SKILL_CORE" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import main, row
-from comparison.lines import ABLATIONS, LINES, OURS, TRIALS
+from comparison.lines import ABLATIONS, FIELDS, LEADS, LINES, OURS, TRIALS
 from comparison.page import write_page
 from comparison.tasks import Task, publish_result, run_all, work
 
 CONFIGURATION = Path(__file__).with_name("comparison") / "t31.yaml"
 RESULTS = Path(__file__).with_name("comparison") / "results"
-FIELDS = ("geopotential@500", "temperature@850", "wind_vector@850")
-LEADS = (6, 24, 72, 120, 240)
 BARS = {
     # lead: (baseline, bars of FIELDS)
     24: ("persistence", (0.15, 0.22, 0.19)),

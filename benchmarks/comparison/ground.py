@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from comparison.lines import FIELDS, LEADS
 
 from pipeline.config import Config
 from pipeline.evaluate import evaluate_stores
@@ -19,12 +20,8 @@ from pipeline.scoring.spectral_scores import spectra_store
 from pipeline.train import TrainingData
 from transforms.selections import parse_leads
 
-__all__ = ["FIELDS", "LEADS", "Ground", "digest_of"]
+__all__ = ["Ground", "digest_of"]
 
-LEADS = (6, 24, 72, 120, 240)
-"""Hours."""
-
-FIELDS = ("geopotential@500", "temperature@850", "wind_vector@850")
 VARIABLES = ("geopotential", "temperature", "u_component_of_wind", "v_component_of_wind")
 LEVELS = (500, 850)
 

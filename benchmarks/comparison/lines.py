@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ABLATIONS", "LINES", "OURS", "RIVALS", "TRIALS", "Line", "Setting"]
+__all__ = ["ABLATIONS", "FIELDS", "LEADS", "LINES", "OURS", "TRIALS", "Line", "Setting"]
+
+LEADS = (6, 24, 72, 120, 240)
+"""Hours that are scored."""
+
+FIELDS = ("geopotential@500", "temperature@850", "wind_vector@850")
+"""That are scored."""
 
 TRIALS = 4
 """Settings tried for every line."""
@@ -41,6 +47,7 @@ class Line:
         settings: of its trials.
         overrides: of the configuration, for the kind ``spherecast``.
         rollouts: steps of the stages of training, and the share of the budget that each gets.
+        fine_tuning: learning rate of rollouts over that of single steps.
     """
 
     title: str
@@ -48,12 +55,17 @@ class Line:
     settings: tuple[Setting, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)
     rollouts: Mapping[int, float] = field(default_factory=lambda: {1: 0.8, 4: 0.2})
+    fine_tuning: float = 1 / 4
+
+    def peak(self, setting: Setting, steps: int) -> float:
+        """Return the peak learning rate of a stage."""
+        return setting.learning_rate * (1.0 if steps == 1 else self.fine_tuning)
 
 
 def _ours(title: str, settings: tuple[Setting, ...] | None = None, **options: Any) -> Line:
     rollouts = options.pop("rollouts", {1: 0.8, 4: 0.2})
     overrides = {key.replace("__", "."): value for key, value in options.items()}
-    return Line(title, "spherecast", settings or _OURS, overrides, rollouts)
+    return Line(title, "spherecast", settings or _OURS, overrides, rollouts, fine_tuning=5e-4 / 3e-3)
 
 
 _OURS = (Setting(3e-3, 2, 32), Setting(2e-3, 1, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 24))
@@ -79,8 +91,6 @@ LINES: dict[str, Line] = {
     "resnet": Line("Planar ResNet (after Rasp & Thuerey)", "resnet", _TORCH),
 }
 """The table, by name on the command line."""
-
-RIVALS = tuple(name for name in LINES if name != OURS)
 
 ABLATIONS: dict[str, Line] = {
     "magnitude": _ours("magnitude nonlinearity in place of phase collapse", model__nonlinearity="magnitude"),

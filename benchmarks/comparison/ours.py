@@ -21,8 +21,6 @@ from pipeline.training.loader import Loader
 
 __all__ = ["calibrate", "forecast", "overrides", "train"]
 
-_FINE_TUNING = 5e-4 / 3e-3
-"""Learning rate of rollouts over that of single steps."""
 _UPDATES = 12
 
 
@@ -36,7 +34,7 @@ def overrides(line: Line, setting: Setting, seed: int, updates: dict[int, int]) 
         {
             "steps": steps,
             "updates": count,
-            "learning_rate": setting.learning_rate * (1.0 if steps == 1 else _FINE_TUNING),
+            "learning_rate": line.peak(setting, steps),
         }
         for steps, count in updates.items()
     ]

@@ -9,32 +9,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison.lines import ABLATIONS, LINES, OURS
+from comparison.lines import ABLATIONS, LEADS, LINES, OURS
 
 __all__ = ["write_page"]
 
-_LEADS = (6, 24, 72, 120, 240)
-_FIELDS = {"geopotential@500": "Z500", "temperature@850": "T850", "wind_vector@850": "850 hPa wind"}
+_TITLES = {"geopotential@500": "Z500", "temperature@850": "T850", "wind_vector@850": "850 hPa wind"}
 _COLUMNS = ((24, "persistence", "1 day"), (72, "climatology", "3 days"), (120, "climatology", "5 days"))
 _INTRODUCTION = """# Forecast skill on a simulated atmosphere
 
 Everything on this page is measured on simulated data: six years of SPEEDY at T31 (`benchmarks/comparison/t31.yaml`), 6 variables on 5
-levels of a 49 x 96 grid, trained on 2001 to 2005, tested on {initial} initial times of the year after. Scores of simulated data say
+levels of a 49 x 96 grid, trained on 2001 to 2005, tested on 61 initial times of the year after. Scores of simulated data say
 which network learns more; they are not to be set beside scores of ERA5, whose published figures [recipes.md](recipes.md) lists.
 
 All lines see the same windows through the same loader, with the same normalisation, loss, schedule (warm-up and cosine, four fifths
-of the budget for single steps, the rest for rollouts of 4), gradient clipping and average of parameters, and train for the same CPU
-seconds, each on one core. Settings of learning rate, batch and width are chosen by trials a quarter as long, judged on a month
-between training and test; a table says how many each line had, and 0 means that its first setting was taken as it is, or for the
-network of this project one that shorter experiments favoured. Compilation is not in the budget of those that compile. A rival's
-network is its authors' code where a package has it. Tables are of the mean over seeds, and are made by
+of the budget for single steps, the rest for rollouts of 4, at a sixth of the rate for the network of this project and at a quarter
+for rivals), gradient clipping and average of parameters, and train for the same CPU seconds, each on one core. Settings of learning
+rate, batch and width are chosen by trials a quarter as long, judged on a month between training and test; a table says how many each
+line had, and 0 means that its first setting was taken as it is, or for the network of this project one that shorter experiments
+favoured. Compilation is not in the budget of those that compile. A rival's network is its authors' code where a package has it.
+Tables are of the mean over seeds, and are made by
 
     python benchmarks/skill.py --runs-dir runs --minutes MINUTES --seeds SEEDS --trials TRIALS --lines LINES
     python benchmarks/skill.py --page docs/skill.md
 
 The first makes the data (an hour), then each training that `benchmarks/comparison/results` does not hold; with `--results` of an empty
 folder all of them. The number of updates that a budget buys is measured once and written down (`costs/`), so that a repeated training gives
-the same forecasts bit for bit; `digest` in its result says so.
+the same forecasts bit for bit on the same machine: `digest` in its result tells.
 """
 
 
@@ -42,7 +42,7 @@ def write_page(results: Path, target: Path) -> None:
     """Write the page and its figure, ``images/skill.svg`` beside it."""
     done = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
     tests = [result for result in done if result["period"] == "test"]
-    parts = [_INTRODUCTION.format(initial=61)]
+    parts = [_INTRODUCTION]
     for minutes in sorted({result["minutes"] for result in tests}, reverse=True):
         own = [result for result in tests if result["minutes"] == minutes]
         parts.append(f"## {minutes:g} CPU minutes\n")
@@ -58,13 +58,14 @@ def write_page(results: Path, target: Path) -> None:
             if title == "Networks":
                 parts.append(_correlation(groups))
     figure = target.parent / "images" / "skill.svg"
-    if tests and _draw(tests, figure):
+    # Without matplotlib the figure that is there stays.
+    if tests and (_draw(tests, figure) or figure.is_file()):
         parts.append(f"![RMSE over climatology's against lead, by network](images/{figure.name})\n")
     target.write_text("\n".join(parts))
 
 
 def _mean(group: Sequence[dict[str, Any]], system: str, metric: str, field: str, lead: int) -> float:
-    values = [result["scores"][system][metric][field][_LEADS.index(lead)] for result in group]
+    values = [result["scores"][system][metric][field][LEADS.index(lead)] for result in group]
     return float("nan") if None in values else sum(values) / len(values)
 
 
@@ -74,7 +75,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _skill(groups: dict[str, list[dict[str, Any]]]) -> str:
-    fields = " / ".join(_FIELDS.values())
+    fields = " / ".join(_TITLES.values())
     head = ["", "seeds", *(f"{label}, of {baseline}" for _, baseline, label in _COLUMNS), "10 days, of climatology"]
     rows = []
     for group in groups.values():
@@ -82,7 +83,7 @@ def _skill(groups: dict[str, list[dict[str, Any]]]) -> str:
         for lead, baseline in (*((lead, baseline) for lead, baseline, _ in _COLUMNS), (240, "climatology")):
             ratios = [
                 _mean(group, "model", "rmse", field, lead) / _mean(group, baseline, "rmse", field, lead)
-                for field in _FIELDS
+                for field in _TITLES
             ]
             cells.append(" / ".join("-" if math.isnan(ratio) else f"{ratio:.3f}" for ratio in ratios))
         rows.append([group[0]["title"], str(len(group)), *cells])
@@ -90,13 +91,13 @@ def _skill(groups: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _correlation(groups: dict[str, list[dict[str, Any]]]) -> str:
-    head = ["ACC of Z500 / T850", *(f"{lead // 24} days" if lead > 24 else f"{lead} h" for lead in _LEADS)]
+    head = ["ACC of Z500 / T850", *(f"{lead // 24} days" if lead > 24 else f"{lead} h" for lead in LEADS)]
     rows = []
     for group in groups.values():
         cells = []
-        for lead in _LEADS:
+        for lead in LEADS:
             # WeatherBench 2 defines none for a wind as a vector.
-            values = [_mean(group, "model", "acc", field, lead) for field in list(_FIELDS)[:2]]
+            values = [_mean(group, "model", "acc", field, lead) for field in list(_TITLES)[:2]]
             cells.append(" / ".join("-" if math.isnan(value) else f"{value:.3f}" for value in values))
         rows.append([group[0]["title"], *cells])
     return _table(head, rows)
@@ -108,7 +109,7 @@ def _cost(groups: dict[str, list[dict[str, Any]]], trials: Mapping[str, int]) ->
         "trials",
         "setting",
         "updates",
-        "training, CPU s",
+        "training and compiling, CPU s",
         "samples a CPU s",
         "parameters",
         "memory",
@@ -152,18 +153,18 @@ def _draw(tests: Sequence[dict[str, Any]], target: Path) -> bool:
         if result["minutes"] == minutes and result["line"] in LINES:
             groups[result["line"]].append(result)
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(_FIELDS), sharey=True)
-    for axis, (field, title) in zip(axes, _FIELDS.items(), strict=True):
+    axes = figure.subplots(1, len(_TITLES), sharey=True)
+    for axis, (field, title) in zip(axes, _TITLES.items(), strict=True):
         for name in LINES:
             if name not in groups:
                 continue
             group = groups[name]
             values = [
                 _mean(group, "model", "rmse", field, lead) / _mean(group, "climatology", "rmse", field, lead)
-                for lead in _LEADS
+                for lead in LEADS
             ]
             axis.plot(
-                [lead / 24 for lead in _LEADS],
+                [lead / 24 for lead in LEADS],
                 values,
                 marker="o",
                 ms=3,

@@ -22,8 +22,6 @@ from pipeline.training.loader import Loader
 
 __all__ = ["Rival"]
 
-_FINE_TUNING = 0.25
-"""Learning rate of rollouts over that of single steps."""
 _UPDATES = 6
 _HOUR = np.timedelta64(1, "h")
 
@@ -73,7 +71,7 @@ class Rival:
     def _learn(self, steps: int, updates: int) -> float:
         """Make the updates of a stage; return the CPU seconds they took."""
         settings, network = self.ground.run.config.training, self.network
-        peak = self.setting.learning_rate * (1.0 if steps == 1 else _FINE_TUNING)
+        peak = self.line.peak(self.setting, steps)
         schedule = learning_rate_schedule(peak, updates, settings.warmup_fraction)
         rates = np.asarray([schedule(i) for i in range(updates)], float)
         decayed = [p for p in network.parameters() if p.ndim > 1]

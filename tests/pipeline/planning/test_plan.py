@@ -152,6 +152,15 @@ def test_the_longest_stage_and_the_single_step_are_compiled_or_every_stage(confi
     assert compiled == [[3, 1], [3, 2, 1]]
 
 
+def test_a_direct_forecast_has_a_call_for_every_lead(monkeypatch):
+    requests = []
+    monkeypatch.setattr("pipeline.planning.plan._compile", lambda request, *_: requests.append(request) or _findings())
+    overrides = [f"training.stages=[{_STAGE.format(1)}]", "model.leads_hours=[24, 72, 240]"]
+    plan(load_config("tiny", overrides), topology="v4:2x2x2")
+    # Leads past forecast.lead_hours, 120, are not forecast.
+    assert [program["steps"] for program in requests[0]["programs"] if program["kind"] == "forecast"] == [2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
