@@ -102,7 +102,7 @@ def gather_facts(config: Config, training: xr.Dataset, forecast: xr.Dataset, sco
             f"{_count(initial.size, 'forecast')} from {_span(initial)}, every {config.forecast.every_hours} hours",
         ),
         ("Valid samples", _valid(least, most, beyond)),
-        ("Lead times", f"to {duration(float(leads[-1]))}, in steps of {duration(step)}"),
+        ("Lead times", f"to {duration(float(leads[-1]))}, {_way(config, step)}"),
         ("Fields", _fields(config, levels)),
         ("Grid", str(grid_of(training))),
     ]
@@ -241,6 +241,11 @@ def _origin(config: Config, simulated: bool) -> str:
     return f"simulated, read from {name}" if simulated else name
 
 
+def _way(config: Config, step: float) -> str:
+    leads = config.model.leads_hours
+    return f"{_count(len(leads), 'lead')} each forecast directly" if leads else f"in steps of {duration(step)}"
+
+
 def _fields(config: Config, levels: list[int]) -> str:
     pressure = [name for name in config.data.variables if VARIABLES[name].kind == "pressure"]
     surface = [name for name in config.data.variables if VARIABLES[name].kind == "surface"]
@@ -250,7 +255,11 @@ def _fields(config: Config, levels: list[int]) -> str:
         parts.append(f"{_count(len(pressure), 'variable')} × {_count(len(levels), 'level')} ({heights})")
     if surface:
         parts.append(f"{_count(len(surface), 'surface variable')}")
-    return " and ".join(parts)
+    text, predicted = " and ".join(parts), config.model.outputs
+    if not predicted:
+        return text
+    names = " and ".join(predicted) if len(predicted) <= 2 else f"{len(predicted)} of their fields"
+    return f"{text}; {names} forecast"
 
 
 def _valid(least: int | None, most: int | None, beyond: float | None) -> str:

@@ -124,7 +124,11 @@ def read_scores(paths: dict[str, Path], headline: Sequence[str] = ()) -> Scores:
         "region": [str(name) for name in model["region"].values],
         "lead_time": model["lead_time"].values,
     }
-    fields = _fields(model)
+    every = _fields(model)
+    known = [field for field in every if _of_field(model, field).notnull().any()] or every
+    first = _headline(every if headline else known, headline)
+    # A level that a variable is not forecast on has no score; one that is asked for is shown to have none.
+    fields = [field for field in every if field in known or field in first]
     lines, values = [], {}
     for line in LINES:
         if line not in paths or not paths[line].is_file():
@@ -134,8 +138,7 @@ def read_scores(paths: dict[str, Path], headline: Sequence[str] = ()) -> Scores:
         found = set(_fields(dataset))
         for field in fields:
             if field in found:
-                array = dataset[field.variable]
-                array = array if field.level is None else array.sel(level=field.level)
+                array = _of_field(dataset, field)
                 # Along an axis that another metric has of its own, ranks or quantiles, the scores that are drawn repeat.
                 array = array.isel({axis: 0 for axis in array.dims if axis not in axes})
                 values[line, field] = array.transpose(*axes).values.astype(np.float64)
@@ -143,9 +146,7 @@ def read_scores(paths: dict[str, Path], headline: Sequence[str] = ()) -> Scores:
     if "valid_samples" in model:
         array = model["valid_samples"]
         counts = array.min([dim for dim in array.dims if dim != "lead_time"]).values
-    return Scores(
-        lines, axes["metric"], axes["region"], fields, _headline(fields, headline), axes["lead_time"], values, counts
-    )
+    return Scores(lines, axes["metric"], axes["region"], fields, first, axes["lead_time"], values, counts)
 
 
 def verdict(scores: Scores) -> list[str]:
@@ -224,6 +225,11 @@ def _fields(dataset: xr.Dataset) -> list[Field]:
         else:
             found.append(Field(str(name)))
     return found
+
+
+def _of_field(dataset: xr.Dataset, field: Field) -> xr.DataArray:
+    array = dataset[field.variable]
+    return array if field.level is None else array.sel(level=field.level)
 
 
 def _headline(fields: list[Field], wanted: Sequence[str]) -> list[Field]:

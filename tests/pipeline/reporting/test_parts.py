@@ -187,6 +187,30 @@ def test_an_axis_of_ranks_leaves_the_other_scores_as_they_are(make, tmp_path):
     assert got == expected
 
 
+def test_a_level_that_is_not_forecast_is_not_shown(make, tmp_path):
+    leads = np.array([24, 72]) * np.timedelta64(1, "h").astype("timedelta64[ns]")
+    metrics = make.metrics(make.config(), leads, np.full(2, 9), "model")
+    without = metrics.assign(geopotential=metrics.geopotential.where(metrics.level == 500))
+    without.to_netcdf(tmp_path / "model.nc")
+    scores = read_scores({"model": tmp_path / "model.nc"})
+    assert [field.level for field in scores.fields if field.variable == "geopotential"] == [500]
+    # Unless it is asked for, or there is nothing else.
+    assert Field("geopotential", 850) in read_scores({"model": tmp_path / "model.nc"}, ["geopotential@850"]).headline
+    nothing = metrics.map(lambda field: field * np.nan if "region" in field.dims else field)
+    nothing.to_netcdf(tmp_path / "nothing.nc")
+    assert len(read_scores({"model": tmp_path / "nothing.nc"}).fields) == len(scores.fields) + 2
+
+
+def test_facts_of_direct_forecasts_name_leads_and_fields(make, finished_run):
+    model = {"levels": [{"band_limit": 12, "scalars": 8, "vectors": 4, "blocks": 1}], "leads_hours": [24, 120]}
+    config = make.config(model=model | {"outputs": ["geopotential@500", "2m_temperature"]})
+    scores = read_scores({"model": finished_run.metrics / "model.nc"})
+    stores = open_store(finished_run.training_store, "truth"), open_store(finished_run.forecast, "forecast")
+    rows = dict(gather_facts(config, *stores, scores).rows)
+    assert rows["Lead times"] == "to 5 days, 2 leads each forecast directly"
+    assert rows["Fields"].endswith("; geopotential@500 and 2m_temperature forecast")
+
+
 def test_baseline_with_other_leads_and_regions_is_aligned_by_name(make, tmp_path):
     config = make.config()
     leads = np.arange(1, 5) * np.timedelta64(6, "h").astype("timedelta64[ns]")
