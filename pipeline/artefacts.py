@@ -94,7 +94,8 @@ def read_description(path: str | Path) -> dict[str, Any] | None:
             with netCDF4.Dataset(path) as dataset:
                 return json.loads(dataset.getncattr(ATTRIBUTE))
         if path.suffix == ".html":
-            head = path.open(encoding="utf-8").read(20_000)
+            with path.open(encoding="utf-8") as file:
+                head = file.read(20_000)
             match = re.search(rf'<script type="application/json" id="{ATTRIBUTE}">(.*?)</script>', head, re.DOTALL)
             return json.loads(match.group(1)) if match else None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

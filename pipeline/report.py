@@ -16,6 +16,12 @@ from pipeline.reporting.cases import choose_case
 from pipeline.reporting.facts import data_notes, gather_facts, training_curve
 from pipeline.reporting.page import page
 from pipeline.reporting.scores import LINES, read_scores
+from pipeline.reporting.sections.curves import curves_section
+from pipeline.reporting.sections.front import front, page_title
+from pipeline.reporting.sections.maps import maps_section
+from pipeline.reporting.sections.provenance import provenance_section
+from pipeline.reporting.sections.scorecard import scorecard_section
+from pipeline.reporting.sections.training import training_section
 from pipeline.runs import Run
 from pipeline.stores.reading import open_store
 from transforms.errors import InputError
@@ -89,16 +95,20 @@ def write_report(
             simulated=facts.simulated,
             fields=len(scores.fields),
         )
-        document = page(
-            config,
-            facts,
-            scores,
-            case,
-            training_curve(training_log),
-            data_notes(validation_record),
-            description,
-            _upstream([training_store, forecast, *metrics.values()]),
-        )
+        sections = [
+            scorecard_section(scores),
+            curves_section(scores),
+            maps_section(case),
+            training_section(training_curve(training_log)),
+            provenance_section(
+                config,
+                data_notes(validation_record),
+                description,
+                _upstream([training_store, forecast, *metrics.values()]),
+            ),
+        ]
+        title = f"{page_title(config)}{' (simulated data)' if facts.simulated else ''}"
+        document = page(title, front(config, facts, scores, case), sections, description)
         bar.advance(note="writing")
         with publishing(destination) as partial:
             partial.write_text(document, encoding="utf-8")

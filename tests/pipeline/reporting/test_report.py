@@ -275,7 +275,7 @@ def test_model_metrics_are_needed(run_copy):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_can_be_read_on_its_ground(theme):
-    style = (resources.files("pipeline.reporting") / "assets" / "report.css").read_text()
+    style = (resources.files("pipeline.reporting") / "assets" / "base.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
     colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})\b", light))
     if theme == "dark":
