@@ -18,9 +18,10 @@ from pipeline.artefacts import ATTRIBUTE, describe, digest, publishing, require
 from pipeline.config import EvaluationConfig
 from pipeline.jobs.threads import thread_limit
 from pipeline.runs import Run
+from pipeline.scoring.bands import write_result
 from pipeline.scoring.blocks import Portion, Scorer
 from pipeline.scoring.request import BASELINES, Bootstrap, Request, default_metrics
-from pipeline.scoring.results import result_of, warn_of_missing_scores, warn_of_missing_truth
+from pipeline.scoring.results import blocks_of, result_of, warn_of_missing_scores, warn_of_missing_truth
 from pipeline.scoring.running import score_here
 from pipeline.scoring.tally import Tally
 from pipeline.stores.reading import description_of, open_store, period_of
@@ -57,12 +58,13 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
         quantiles=tuple(settings.quantiles),
         threshold_method=settings.threshold_method,
         bootstrap=Bootstrap(settings.block_hours, settings.resamples),
+        bands=True,
     )
     described: dict[str, Any] = {"fingerprint": fingerprint, "inputs": inputs}
     with publishing(run.metrics) as partial:
         partial.mkdir()
-        for system, result in score(request, **described).items():
-            result.to_netcdf(partial / f"{system}.nc", engine="netcdf4")
+        for system, (result, blocks) in _score(request, **described).items():
+            write_result(result, blocks, partial / f"{system}.nc")
         _write_maps(request, settings, partial / "maps.nc", described)
         _write_spectra(request, settings, partial / "spectra.nc", described)
 
@@ -70,7 +72,9 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
 def _write_maps(request: Request, settings: EvaluationConfig, path: Path, described: dict[str, Any]) -> None:
     leads = _leads_there(request, settings.map_hours)
     if leads is not None:
-        maps = replace(request, average="spatial", systems=("model",), metrics=("rmse", "bias"), leads=leads)
+        maps = replace(
+            request, average="spatial", bands=False, systems=("model",), metrics=("rmse", "bias"), leads=leads
+        )
         score_store(maps, path, **described)
 
 
@@ -167,18 +171,20 @@ def score_store(
             from pipeline.scoring.official import official_scores
 
             pieces = [official_scores(request, scorer.stores)]
+            blocks = None
         else:
             pieces = []
             portions = scorer.portions()
             for number, portion in enumerate(portions):
                 tally = _tally(scorer, portion, workers, beam_options, parts / str(number))
                 pieces.append(result_of(scorer, system, tally, portion))
+                blocks = blocks_of(scorer, system, tally, portion)
                 if len(portions) > 1:
                     parts.mkdir(exist_ok=True)
                     pieces[-1].to_netcdf(parts / f"{number}.nc", engine="netcdf4")
                     pieces[-1] = xr.open_dataset(parts / f"{number}.nc", chunks={}, decode_timedelta=True)
         result = _described(scorer, system, _joined(scorer, pieces), fingerprint, inputs)
-        result.to_netcdf(partial, engine="netcdf4")
+        write_result(result, blocks, partial)
         for piece in pieces:
             piece.close()
         shutil.rmtree(parts, ignore_errors=True)
@@ -212,15 +218,32 @@ def score(
         InputError: the stores do not fit together (variables, levels, grid, units, hours), no truth at any valid time,
             or a metric that needs what is not given.
     """
+    options: dict[str, Any] = {"workers": workers, "beam_options": beam_options, "folder": folder}
+    found = _score(request, fingerprint=fingerprint, inputs=inputs, **options)
+    return {system: result for system, (result, _) in found.items()}
+
+
+def _score(
+    request: Request,
+    *,
+    workers: int | None = None,
+    beam_options: Sequence[str] | None = None,
+    fingerprint: str = "",
+    inputs: dict[str, str] | None = None,
+    folder: Path | None = None,
+) -> dict[str, tuple[xr.Dataset, xr.Dataset | None]]:
+    """Return what `score` returns, each with its sums of blocks, which results with bands have: they are of one portion."""
     scorer = Scorer(request)
     pieces: dict[str, list[xr.Dataset]] = {system: [] for system in request.systems}
+    blocks: dict[str, xr.Dataset | None] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, portion in enumerate(scorer.portions()):
             tally = _tally(scorer, portion, workers, beam_options, Path(folder or scratch) / str(number))
             for system, found in pieces.items():
                 found.append(result_of(scorer, system, tally, portion))
+                blocks[system] = blocks_of(scorer, system, tally, portion)
     return {
-        system: _described(scorer, system, _joined(scorer, found), fingerprint, inputs)
+        system: (_described(scorer, system, _joined(scorer, found), fingerprint, inputs), blocks[system])
         for system, found in pieces.items()
     }
 

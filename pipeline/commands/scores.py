@@ -126,7 +126,10 @@ def score(
             metavar="STORE", help="Skill against persistence, climatology or another forecast store; repeatable."
         ),
     ] = None,
-    block_hours: Annotated[float, typer.Option(help="Blocks of initial times that skill is resampled by.")] = 72.0,
+    bands: Annotated[
+        bool, typer.Option("--bands", help="Intervals of the scores too; `spherecast report` compares by them.")
+    ] = False,
+    block_hours: Annotated[float, typer.Option(help="Blocks of initial times that are resampled.")] = 72.0,
     quantiles: Annotated[
         str, typer.Option(metavar="Q,Q", help="Of the climatology: thresholds of brier_score, ignorance_score, rps.")
     ] = "",
@@ -154,6 +157,8 @@ def score(
     from pipeline.scoring.request import Bootstrap
     from transforms.selections import parse_leads, parse_times
 
+    if bands and backend == "weatherbench2":
+        raise InputError("--bands: the official package gives no intervals. Leave out --bands or --backend.")
     if temporal and spatial:
         raise InputError("--temporal, --spatial: are two kinds of result. Give one of them.")
     baselines, others = _baselines(against or [])
@@ -161,6 +166,7 @@ def score(
     chosen: dict[str, Any] = {
         "average": "temporal" if temporal else "spatial" if spatial else "mean",
         "skipna": skipna,
+        "bands": bands,
         "by_valid": by_valid,
         "initial_times": parse_times(initial_times) if initial_times else None,
         "leads": parse_leads(leads) if leads else None,

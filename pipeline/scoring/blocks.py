@@ -14,6 +14,7 @@ import xarray as xr
 from scipy.special import ndtri
 
 from pipeline.climatologies.normals import climatology_at
+from pipeline.scoring.bands import banded_statistics
 from pipeline.scoring.request import Request
 from pipeline.scoring.stores import Stores, open_stores
 from pipeline.scoring.tally import Average, Pair, Tally
@@ -133,6 +134,7 @@ class Scorer:
         leads = slice(*reading.block.leads)
         slot = time if request.average == "temporal" else -1
         scored: dict[tuple[str, str], np.ndarray] = {}
+        banded = banded_statistics(request)
         for system in request.computed:
             case = reading.comparison(system, names, row)
             vector = len(names) > 1
@@ -143,6 +145,9 @@ class Scorer:
                 scored[system, name] = values
                 average = RunningMean.of(values, included, skipna=request.skipna)
                 tally.average(Average(system, field, name, leads.start, slot), average)
+                if name in banded:
+                    key = Average(system, field, name, leads.start, block=int(self._blocks[time]))
+                    tally.average(key, RunningMean(average.total, average.count))
             for name in self._skill_statistics(vector=vector):
                 if (system, name) not in scored:
                     scored[system, name] = self._values(name, case)

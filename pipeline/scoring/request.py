@@ -47,7 +47,7 @@ def default_metrics(*, members: bool, climatology: bool, maps: bool = False) -> 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals of skill are made; see `transforms.bootstrap`.
+    """How intervals of skill and scores are made; see `transforms.bootstrap`.
 
     Attributes:
         block_hours: length of a block of initial times.
@@ -84,7 +84,9 @@ class Request:
         quantiles: of the climatology, the thresholds of events.
         threshold_method: ``quantile`` of the climatology, or ``gaussian_quantile`` of its mean and spread.
         bins: of rank histograms.
-        bootstrap: how intervals of skill are made.
+        bootstrap: how intervals are made.
+        bands: give the scores that the report draws, those with a title, an interval as well, and keep the sums of each
+            block, so that forecasts of several results can be compared in pairs; see `pipeline.scoring.bands`.
     """
 
     forecast: str
@@ -106,6 +108,7 @@ class Request:
     threshold_method: Literal["quantile", "gaussian_quantile"] = "quantile"
     bins: int | None = None
     bootstrap: Bootstrap = Bootstrap()
+    bands: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without the stores.
@@ -137,6 +140,10 @@ class Request:
             without = [name for name in self.metrics if not has_map(name)]
             if without:
                 raise InputError(f"{without[0]}: has no map, since it is no average over points. Leave it out.")
+        if self.bands and self.average != "mean":
+            raise InputError(
+                "bands: are taken of averages over forecasts and regions. Leave them out of other results."
+            )
         if self.against and self.average == "temporal":
             raise InputError("against: skill is not taken of single forecasts. Leave it out, or average over them.")
 

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.scoring.bands import COUNT, STATISTIC, banded_metrics
 from pipeline.scoring.blocks import Portion, Scorer
 from pipeline.scoring.tally import Tally
 from pipeline.stores.axes import HORIZONTAL, in_order
-from transforms.bootstrap import skill_score
+from transforms.bootstrap import interval, skill_score
 from transforms.forecast_statistics import has_vector, own_axis
 from transforms.metrics import METRICS
 from transforms.timeaxis import as_slice
 
-__all__ = ["SAMPLES", "result_of", "skill_name", "warn_of_missing_scores", "warn_of_missing_truth"]
+__all__ = ["SAMPLES", "blocks_of", "result_of", "skill_name", "warn_of_missing_scores", "warn_of_missing_truth"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,39 @@ def result_of(scorer: Scorer, system: str, tally: Tally, portion: Portion) -> xr
     return result
 
 
+def blocks_of(scorer: Scorer, system: str, tally: Tally, portion: Portion) -> xr.Dataset | None:
+    """Return the sums of squared errors over blocks of initial times, None where the request asks for no bands.
+
+    Returns:
+        For each field its sums, and with `COUNT` after its name how many forecasts entered, (block, region, lead_time,
+        [level]); ``included``, whether a forecast had a truth, (time, lead_time), int8.
+    """
+    if not scorer.request.bands:
+        return None
+    parts = _Parts(scorer, tally, portion)
+    variables: dict[str, Any] = {}
+    for (of, name, statistic), sums in tally.blocks_over_leads().items():
+        if of == system and statistic == STATISTIC:
+            dims = ("block", "region", "lead_time", "level")[: sums.total.ndim]
+            count = np.broadcast_to(sums.count, sums.total.shape)
+            variables |= {name: (dims, sums.total), f"{name}{COUNT}": (dims, count.astype(np.int32))}
+    included = scorer.stores.samples.included_for(system)[:, as_slice(np.array(portion.leads))]
+    variables["included"] = (("time", "lead_time"), included.astype(np.int8))
+    coordinates = parts.coordinates() | {"time": scorer.stores.model.time.values}
+    blocks = xr.Dataset(variables, attrs={"block_hours": scorer.request.bootstrap.block_hours})
+    return blocks.assign_coords({axis: values for axis, values in coordinates.items() if axis in blocks.dims})
+
+
 class _Parts:
     """Scores taken from a tally, as arrays with named axes."""
 
     def __init__(self, scorer: Scorer, tally: Tally, portion: Portion) -> None:
         self.request, self.stores = scorer.request, scorer.stores
-        self._averages, self._pairs = tally.over_leads(), tally.pairs_over_leads()
+        self._averages, self._pairs, self._blocks = (
+            tally.over_leads(),
+            tally.pairs_over_leads(),
+            tally.blocks_over_leads(),
+        )
         self._leads, self._times = as_slice(np.array(portion.leads)), as_slice(np.array(portion.times))
         self._numbers = portion.times
         self._time = "time" if self.request.by_valid else "init_time"
@@ -89,6 +117,8 @@ class _Parts:
                     found[name] = self._named(np.stack(have, axis=1), own_axis(name))
             elif (values := self._finished(name, keys, -1)) is not None:
                 found[name] = self._named(values, own_axis(name))
+        for name in banded_metrics(self.request):
+            found |= self._band(system, name, field) if name in found else {}
         for baseline in self.request.against:
             if baseline != system:
                 found |= self._skill(system, baseline, field)
@@ -119,6 +149,20 @@ class _Parts:
         if METRICS[name].counts:
             return np.broadcast_to(averages[0].count, averages[0].total.shape).astype(np.float64)
         return METRICS[name].finish(*(average.result() for average in averages))
+
+    def _band(self, system: str, name: str, field: str) -> dict[str, xr.DataArray]:
+        """Return the ends of a score's interval by name."""
+        sums = [self._blocks[system, field, statistic] for statistic in METRICS[name].statistics]
+        options = self.request.bootstrap
+        ends = interval(
+            [each.total for each in sums],
+            [each.count for each in sums],
+            METRICS[name].finish,
+            resamples=options.resamples,
+            confidence=options.confidence,
+            seed=options.seed,
+        )
+        return {f"{name}_{end}": self._named(values) for end, values in zip(("lower", "upper"), ends, strict=True)}
 
     def _skill(self, system: str, baseline: str, field: str) -> dict[str, xr.DataArray]:
         """Return the skill of a field against a baseline by name: of maps alone, else with its interval."""

@@ -18,13 +18,14 @@ __all__ = ["Average", "Pair", "Tally"]
 
 
 class Average(NamedTuple):
-    """What an average is of: leads from `lead` on; of one initial time, or of all, where that is -1."""
+    """What an average is of: leads from `lead` on; of one initial time, or of a block of them, or, where both are -1, of all."""
 
     system: str
     field: str
     statistic: str
     lead: int
     time: int = -1
+    block: int = -1
 
 
 class Pair(NamedTuple):
@@ -69,13 +70,22 @@ class Tally:
             self.pair(pair, sums)
 
     def over_leads(self) -> dict[tuple[str, str, str, int], RunningMean]:
-        """Return the averages over all leads, by (system, field, statistic, initial time or -1)."""
+        """Return the averages over all leads, by (system, field, statistic, initial time or -1); those of blocks apart."""
         parts: dict[tuple[str, str, str, int], list[RunningMean]] = {}
-        for key in sorted(self.averages, key=lambda key: key.lead):
+        for key in sorted((key for key in self.averages if key.block < 0), key=lambda key: key.lead):
             parts.setdefault((*key[:3], key.time), []).append(self.averages[key])
+        return {key: _joined(found) for key, found in parts.items()}
+
+    def blocks_over_leads(self) -> dict[tuple[str, str, str], RunningMean]:
+        """Return sums and counts of blocks, each (block, region, lead, ...), by (system, field, statistic)."""
+        parts: dict[tuple[str, str, str], dict[int, list[RunningMean]]] = {}
+        kept = (key for key in self.averages if key.block >= 0)
+        for key in sorted(kept, key=lambda key: (key.block, key.lead)):
+            parts.setdefault(key[:3], {}).setdefault(key.block, []).append(self.averages[key])
+        found = {key: [_joined(leads) for leads in blocks.values()] for key, blocks in parts.items()}
         return {
-            key: RunningMean(*(np.concatenate([getattr(each, name) for each in found], axis=1) for name in _PARTS))
-            for key, found in parts.items()
+            key: RunningMean(np.stack([each.total for each in blocks]), np.stack([each.count for each in blocks]))
+            for key, blocks in found.items()
         }
 
     def pairs_over_leads(self) -> dict[tuple[str, str, str, str], np.ndarray]:
@@ -111,4 +121,8 @@ class Tally:
         return cls(averages, pairs)
 
 
-_PARTS = ("total", "count")
+def _joined(parts: list[RunningMean]) -> RunningMean:
+    """Join averages along their leads."""
+    return RunningMean(
+        *(np.concatenate([getattr(each, name) for each in parts], axis=1) for name in ("total", "count"))
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transforms.bootstrap import FEWEST_BLOCKS, block_numbers, paired, skill_score
+from transforms.bootstrap import FEWEST_BLOCKS, block_numbers, interval, paired, skill_score
 from transforms.errors import InputError
 
 DAY = np.timedelta64(1, "D")
@@ -82,3 +82,33 @@ def test_blocks_of_times():
     assert block_numbers(years, 3 * DAY, 64).max() < 64
     with pytest.raises(InputError, match=r"block_hours: .* expected a positive length"):
         block_numbers(times, 0 * DAY, 64)
+
+
+def test_interval_of_a_mean_is_that_of_theory():
+    """Of independent blocks: mean -+ 1.96 standard errors, whatever the number of forecasts in each block."""
+    rng = np.random.default_rng(2)
+    blocks, each = 64, 3
+    totals = rng.normal(5.0, 1.0, (blocks, 2)) * each
+    lower, upper = interval([totals], [np.full((blocks, 1), each)], lambda mean: mean, resamples=4000)
+    means = totals / each
+    error = 1.96 * means.std(axis=0) / np.sqrt(blocks)
+    np.testing.assert_allclose(lower, means.mean(axis=0) - error, atol=0.03)
+    np.testing.assert_allclose(upper, means.mean(axis=0) + error, atol=0.03)
+
+
+def test_interval_of_a_function_of_two_averages():
+    ones = np.ones((FEWEST_BLOCKS, 1))
+    lower, upper = interval([8.0 * ones, 2.0 * ones], [ones, ones], lambda a, b: np.sqrt(a / b))
+    np.testing.assert_allclose([lower, upper], 2.0)  # Blocks alike: however they are drawn.
+
+
+def test_interval_without_forecasts_or_of_few_blocks_is_missing():
+    totals, counts = np.ones((FEWEST_BLOCKS, 2)), np.ones((FEWEST_BLOCKS, 2))
+    totals[:, 1] = counts[:, 1] = 0
+    totals[0, 1] = counts[0, 1] = 1  # One block has a forecast of the second lead; some draws leave it out.
+    ends = interval([totals], [counts], lambda mean: mean)
+    np.testing.assert_array_equal(ends, 1.0)
+    counts[0, 1] = totals[0, 1] = 0
+    assert np.isnan(interval([totals], [counts], lambda mean: mean)[0]).tolist() == [False, True]
+    few = np.ones((FEWEST_BLOCKS - 1, 2))
+    assert np.isnan(interval([few], [few], lambda mean: mean)).all()

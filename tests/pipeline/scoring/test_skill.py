@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.evaluate import evaluate_stores, score
+from pipeline.evaluate import evaluate_stores, score, score_store
+from pipeline.scoring.bands import read_blocks
 from pipeline.scoring.request import BASELINES, Bootstrap, Request
 from tests.pipeline.scoring.conftest import GRID
 from transforms.errors import InputError
 from transforms.selections import parse_leads, parse_times
+
+ENDS = ("lower", "upper")
 
 
 def test_skill_is_one_minus_the_ratio_of_errors(written):
@@ -53,6 +56,31 @@ def test_skill_against_another_store(written, tmp_path):
     np.testing.assert_allclose(result.wind_vector, 0.75, rtol=1e-5)
 
 
+def test_bands_and_sums_of_blocks(written, tmp_path):
+    request = written.request(metrics=("rmse", "acc", "mse"), bands=True, bootstrap=Bootstrap(12.0, resamples=200))
+    score_store(request, tmp_path / "scores.nc")
+    with xr.open_dataset(tmp_path / "scores.nc", decode_timedelta=True) as result:
+        assert list(result.metric) == ["rmse", "acc", "mse", *(f"{n}_{e}" for n in ("rmse", "acc") for e in ENDS)]
+        for name in ("geopotential", "wind_vector"):
+            for metric in ("rmse", "acc") if name == "geopotential" else ("rmse",):
+                value, lower, upper = (result[name].sel(metric=f"{metric}{e}") for e in ("", "_lower", "_upper"))
+                assert ((lower <= value) & (value <= upper)).all()
+                assert (lower < upper).any()
+        blocks = read_blocks(tmp_path / "scores.nc")
+        assert blocks.sizes["block"] == blocks.sizes["time"] > 8
+        for name in ("geopotential", "wind_vector"):
+            mean = blocks[name].sum("block") / blocks[f"{name}_count"].sum("block")
+            np.testing.assert_allclose(mean, result[name].sel(metric="mse"), rtol=1e-12)
+    np.testing.assert_array_equal(blocks.included.sum("time"), score(request)["model"].valid_samples)
+    plain = score(replace(request, bands=False))["model"]
+    xr.testing.assert_equal(score(request)["model"].sel(metric=plain.metric), plain)
+
+
+def test_a_result_without_bands_has_no_sums(written, tmp_path):
+    score_store(written.request(metrics=("mse",)), tmp_path / "scores.nc")
+    assert read_blocks(tmp_path / "scores.nc") is None
+
+
 def test_skill_of_an_ensemble_is_that_of_its_crps_too(written):
     request = written.request(
         "ensemble", metrics=("crps", "mse"), systems=("model", "climatology"), against=("climatology",)
@@ -86,6 +114,7 @@ def test_maps_of_skill(written):
         ({"metrics": ("brier_score",), "quantiles": (0.5,)}, "quantiles: 0.5 is not in the climatology, which has"),
         ({"metrics": ("acc",), "average": "spatial"}, "acc: has no map"),
         ({"metrics": ("mse",), "average": "temporal", "against": ("persistence",)}, "against: skill is not taken"),
+        ({"metrics": ("mse",), "average": "temporal", "bands": True}, "bands: are taken of averages"),
         ({"metrics": ("seeps_6hr",)}, "seeps_6hr: is a score of total_precipitation_6hr, which the forecast lacks"),
         ({"regions": ("atlantis",)}, "region 'atlantis': not known"),
         ({"levels": (700.0,)}, r"forecast: level 700 hPa is missing; it has \[500, 850\]"),
