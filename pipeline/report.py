@@ -6,24 +6,24 @@ The parts are in `pipeline.reporting`; here they are read together and published
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline.artefacts import describe, publishing, read_description
-from pipeline.config import Config
+from pipeline.artefacts import describe, publishing, require
 from pipeline.jobs.progress import progress
-from pipeline.reporting.cases import choose_case
-from pipeline.reporting.facts import data_notes, gather_facts, training_curve
+from pipeline.reporting.cases import MapCase, choose_case
+from pipeline.reporting.elements import Section
+from pipeline.reporting.lines import Line, read_line
 from pipeline.reporting.page import page
-from pipeline.reporting.scores import LINES, read_scores
+from pipeline.reporting.scores import MODEL, Scores, compare
 from pipeline.reporting.sections.curves import curves_section
 from pipeline.reporting.sections.front import front, page_title
 from pipeline.reporting.sections.maps import maps_section
 from pipeline.reporting.sections.provenance import provenance_section
 from pipeline.reporting.sections.scorecard import scorecard_section
 from pipeline.reporting.sections.training import training_section
+from pipeline.reporting.subjects import Subject, read_subject
 from pipeline.runs import Run
-from pipeline.stores.reading import open_store
 from transforms.errors import InputError
 
 __all__ = ["run_stage", "write_report"]
@@ -37,87 +37,106 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
     Raises:
         InputError: forecast, truth or the model's metrics are missing.
     """
-    write_report(
-        run.report,
-        config=run.config,
-        training_store=run.training_store,
-        forecast=run.forecast,
-        metrics={line: run.metrics / f"{line}.nc" for line in LINES},
-        training_log=run.checkpoints / "training.jsonl",
-        validation_record=run.validation_record,
-        fingerprint=fingerprint,
-        inputs=inputs,
-    )
+    require(run.training_store, "training store", "run `spherecast preprocess` first")
+    require(run.forecast, "forecast", "run `spherecast forecast` first")
+    metrics = run.metrics / f"{MODEL}.nc"
+    if not metrics.is_file():
+        raise InputError(f"{metrics}: the model's metrics are missing; run `spherecast evaluate` first.")
+    write_report(run.report, [run], fingerprint=fingerprint, inputs=inputs)
 
 
 def write_report(
     destination: str | Path,
+    runs: Sequence[Run],
+    against: Sequence[str | Path] = (),
     *,
-    config: Config,
-    training_store: Path,
-    forecast: Path,
-    metrics: dict[str, Path],
-    training_log: Path | None = None,
-    validation_record: Path | None = None,
     fingerprint: str = "",
     inputs: dict[str, str] | None = None,
-) -> None:
-    """Write the report as one HTML file that loads nothing.
+) -> list[str]:
+    """Write the report of one run, or of several beside each other, as one HTML file that loads nothing.
 
-    The same inputs give the same file, byte for byte.
+    The same inputs give the same file, byte for byte. What a run lacks, the page says first.
 
     Args:
         destination: path of the file.
-        config: the run's configuration.
-        training_store: truth, dims (time, [level], latitude, longitude).
-        forecast: dims (time, prediction_timedelta, [level], latitude, longitude).
-        metrics: metrics file by line (``model``, ``persistence``, ``climatology``); a missing baseline is left out.
-        training_log: JSON lines of the training; the page says so when it is missing.
-        validation_record: what validation noted of the data, likewise.
+        runs: at least one; the first is the page's own, whose forecast is on the maps.
+        against: netCDF files of results in WeatherBench 2's layout, as further lines.
         fingerprint, inputs: for the description of the artefact.
 
+    Returns:
+        What is missing, in sentences; empty where nothing is.
+
     Raises:
-        InputError: forecast, truth or the model's metrics are missing, or a headline field has no scores.
+        InputError: a file of `against` cannot be read, a headline field of a run alone has no scores, or runs have
+            nothing in common.
     """
-    if not metrics["model"].is_file():
-        raise InputError(f"{metrics['model']}: the model's metrics are missing; run `spherecast evaluate` first.")
     with progress("report", 3) as bar:
-        scores = read_scores(metrics, config.report.headline)
-        truth, predicted = open_store(training_store, "truth"), open_store(forecast, "forecast")
-        facts = gather_facts(config, truth, predicted, scores)
+        names = _distinct([run.directory.resolve().name for run in runs])
+        subjects = [read_subject(run, name, alone=len(runs) == 1) for run, name in zip(runs, names, strict=True)]
+        scores = _scores(subjects, against)
         bar.advance(note="maps")
-        case = choose_case(predicted, truth, scores.headline)
+        case = _case(subjects[0], scores)
+        config, simulated = runs[0].config, any(subject.facts.simulated for subject in subjects)
         description = describe(
             "report",
             fingerprint,
             inputs,
             configuration=config.name,
-            simulated=facts.simulated,
-            fields=len(scores.fields),
+            simulated=simulated,
+            fields=len(scores.fields) if scores else 0,
         )
-        sections = [
-            scorecard_section(scores),
-            curves_section(scores),
-            maps_section(case),
-            training_section(training_curve(training_log)),
-            provenance_section(
-                config,
-                data_notes(validation_record),
-                description,
-                _upstream([training_store, forecast, *metrics.values()]),
-            ),
-        ]
-        title = f"{page_title(config)}{' (simulated data)' if facts.simulated else ''}"
-        document = page(title, front(config, facts, scores, case), sections, description)
+        document = page(
+            f"{page_title(subjects)}{' (simulated data)' if simulated else ''}",
+            front(subjects, scores, case),
+            _sections(subjects, scores, case, description),
+            description,
+        )
         bar.advance(note="writing")
         with publishing(destination) as partial:
             partial.write_text(document, encoding="utf-8")
         bar.advance()
     _log.info("%s: %.0f kB", destination, len(document.encode()) / 1000)
+    return [f"{subject.name}: {sentence}" for subject in subjects for sentence in subject.missing]
 
 
-def _upstream(paths: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    found = [(path, read_description(path)) for path in paths]
+def _sections(subjects: list[Subject], scores: Scores | None, case: MapCase | None, description: dict) -> list[Section]:
+    """Return the sections in the order of the page."""
     return [
-        (str(Path(*path.parts[-2:])) if path.suffix == ".nc" else path.name, about) for path, about in found if about
+        scorecard_section(scores),
+        curves_section(scores),
+        maps_section(case),
+        training_section(subjects),
+        provenance_section(subjects, description),
     ]
+
+
+def _scores(subjects: list[Subject], against: Sequence[str | Path]) -> Scores | None:
+    """Put all lines beside each other; None where no run has scores."""
+    scored = [subject for subject in subjects if subject.lines]
+    if not scored:
+        return None
+    lines: list[Line] = [line for subject in scored for line in subject.lines if line.kind == "forecast"]
+    lines += [line for line in scored[0].lines if line.kind == "baseline"]
+    files = [Path(path) for path in against]
+    taken = [line.name for line in lines]
+    labels = _distinct([*taken, *(path.stem for path in files)])[len(taken) :]
+    lines += [read_line(label, "other", path) for label, path in zip(labels, files, strict=True)]
+    return compare(lines, scored[0].run.config.report.headline if len(subjects) == 1 else ())
+
+
+def _case(subject: Subject, scores: Scores | None) -> MapCase | None:
+    """Return the forecast that is drawn, None where there is none."""
+    if subject.forecast is None or subject.truth is None or scores is None:
+        return None
+    return choose_case(subject.forecast, subject.truth, scores.headline)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names of which no two are the same: later ones are numbered."""
+    found: list[str] = []
+    for name in names:
+        number, shown = 2, name
+        while shown in found:
+            number, shown = number + 1, f"{name} ({number})"
+        found.append(shown)
+    return found

@@ -28,9 +28,15 @@ from dags.commands.options import (
     print_scores,
     reporting,
 )
-from dags.stages import PREPROCESS_END
+from dags.fingerprints import graph
+from dags.plan import expected_of, upstream_faults
+from dags.stages import PREPROCESS_END, STAGES
+from dags.state import State
+from pipeline.config import Config
+from pipeline.config_files import load_config
 from pipeline.defaults import data_config, is_store
 from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES, find_membership
+from pipeline.runs import Run
 from transforms.errors import InputError
 
 __all__ = ["app"]
@@ -240,20 +246,80 @@ def evaluate(
 
 @app.command(**STEPS)
 def report(
-    configuration: Configuration,
-    overrides: Overrides = None,
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs side by side, or one configuration; and a.b=c, values to change."),
+    ],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RESULTS.nc", help="Results in WeatherBench 2's layout, as a further line; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="RUN/report.html of one run; of several report.html here."),
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     name: Name = None,
     force: Force = False,
 ) -> None:
-    """Write a run's verification report, one HTML page that needs nothing else.
+    """Write the verification report of a run, or of several side by side: one HTML page that needs nothing else.
 
-    Reads metrics/*.nc, forecast.zarr and the training record of the run, writes report.html.
+    Reads metrics/*.nc, forecast.zarr and the records of each run; what a run lacks, the page says first. Results of other
+    forecasts, as `spherecast score` writes them, join by --against. docs/report.md tells how to read it.
 
-    Example: `spherecast report runs/quickstart report.title="My first forecasts"`
+    Example: `spherecast report runs/quickstart runs/other --against graphcast.nc -o comparison.html`
     """
-    config, directory = bring_stage_up_to_date("report", configuration, overrides, runs_dir, name, force)
-    print_result(config, directory)
+    words = [word for word in runs if "=" in word and not Path(word).exists()]
+    named = [word for word in runs if word not in words]
+    if not named:
+        raise InputError(f"{words[0]!r}: changes a value of no run. Name a run first.")
+    if len(named) == 1 and not against and output is None:
+        config, directory = locate(named[0], words, runs_dir, name)
+        if not _report_of_what_there_is(config, directory, words):
+            bring_up_to_date("report", config, directory, force)
+        print_result(config, directory)
+        return
+    for option, given in (("--force", force), ("--name", name)):
+        if given:
+            raise InputError(f"{option}: is for a run's own report. Leave it out, or {option} alone with one run.")
+    target = output or Path("report.html")
+    _write_report(target, [_existing_run(word, runs_dir, words) for word in named], against or [])
+    Console().print(f"Report: {target.absolute()}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_of_what_there_is(config: Config, directory: Path, words: list[str]) -> bool:
+    """Write the report of a run whose stages before it are not all done; return whether it is such a run."""
+    if not (directory / "config.yaml").is_file() or not all(word.startswith("report.") for word in words):
+        return False
+    nodes = graph(config, STAGES)
+    upstream = [nodes[stage] for stage in nodes["report"].upstream]
+    if not upstream_faults(directory, upstream, expected_of(config, State(directory), STAGES)):
+        return False
+    _write_report(directory / "report.html", [Run(directory, config)], [])
+    return True
+
+
+def _existing_run(word: str, runs_dir: Path, words: list[str]) -> Run:
+    """Return the run at a path or of a name among all runs, with changed values of its report."""
+    other = next((text for text in words if not text.startswith("report.")), None)
+    if other:
+        raise InputError(
+            f"{other!r}: only values of report.* can be changed here. Change others with `spherecast run`."
+        )
+    directory = Path(word) if (Path(word) / "config.yaml").is_file() else runs_dir / word
+    run = Run.open(directory if (directory / "config.yaml").is_file() else Path(word))
+    return Run(run.directory, load_config(str(run.directory), words)) if words else run
+
+
+def _write_report(target: Path, runs: list[Run], against: list[Path]) -> None:
+    """Write a report and say what is missing from it."""
+    from pipeline.report import write_report
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    if not target.parent.is_dir():
+        raise InputError(f"--output: there is no folder {target.parent}. Make it first.")
+    for sentence in write_report(target, runs, against):
+        Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(hidden=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -30,8 +30,8 @@ __all__ = [
     "data_notes",
     "gather_facts",
     "library_versions",
+    "public_config",
     "reproduce",
-    "training_curve",
 ]
 
 FEW_FORECASTS = 100
@@ -40,6 +40,8 @@ FEW_FORECASTS = 100
 FEW_DAYS = 60
 """Days of training data, below which the page says that no skill can be claimed."""
 
+_HIDDEN = "(hidden)"
+_CREDENTIALS = re.compile(r"^(\w+://)[^/@]+@")
 _NAMED = 5
 _LIBRARIES = ("jax", "flax", "optax", "numpy", "xarray", "zarr", "apache-beam")
 
@@ -51,9 +53,9 @@ class Facts:
     Attributes:
         simulated: whether the data come from a simulation, not from observations or an analysis.
         origin: where the data come from, in words.
-        training_samples: pairs of valid times one step apart in the training period.
-        training_days: time they span together.
-        test_samples: forecasts made.
+        training_samples: pairs of valid times one step apart in the training period; None without a training store.
+        training_days: time they span together, likewise.
+        test_samples: forecasts made, None without forecasts.
         least_valid, most_valid: forecasts that score a lead, fewest and most over the leads that any scores; None
             where there are none or nothing was recorded.
         rows: label and text of each fact on the page.
@@ -61,60 +63,69 @@ class Facts:
 
     simulated: bool
     origin: str
-    training_samples: int
-    training_days: float
-    test_samples: int
+    training_samples: int | None
+    training_days: float | None
+    test_samples: int | None
     least_valid: int | None
     most_valid: int | None
     rows: list[tuple[str, str]]
 
 
-def gather_facts(config: Config, training: xr.Dataset, forecast: xr.Dataset, scores: Scores) -> Facts:
+def gather_facts(
+    config: Config, training: xr.Dataset | None, forecast: xr.Dataset | None, scores: Scores | None
+) -> Facts:
     """Read the facts from the configuration and the stores, whose data are not touched.
 
     Args:
-        training: the training store, dims (time, [level], latitude, longitude).
-        forecast: dims (time, prediction_timedelta, [level], latitude, longitude).
+        training: the training store, dims (time, [level], latitude, longitude), None where there is none.
+        forecast: dims (time, prediction_timedelta, [level], latitude, longitude), likewise.
+        scores: of the forecast, likewise.
     """
-    simulated = bool(description_of(training).get("simulated", config.source.kind != "store"))
+    said = description_of(training) if training is not None else {}
+    simulated = bool(said.get("simulated", config.source.kind != "store"))
     origin = _origin(config, simulated)
-    times = training.time.values
-    positions = select_period(training, config.periods.train, "training store")
     step = config.data.time_step_hours
-    samples = int((np.diff(times[positions]) == np.timedelta64(step, "h")).sum())
-    initial = forecast.time.values
-    leads = scores.leads
-    counts = scores.valid_samples if scores.valid_samples is not None else np.empty(0)
-    scored = (leads > 0) & (counts > 0) if counts.size else np.zeros(leads.shape, bool)
-    least, most = (int(counts[scored].min()), int(counts[scored].max())) if scored.any() else (None, None)
-    beyond = leads[scored][-1] if scored.any() and leads[-1] > leads[scored][-1] else None
-    levels = config.data.levels if "level" in training.dims else []
-    missing = int((~valid_times(training)).sum())
-    rows = [
-        ("Data", origin),
-        ("Configuration", config.name),
-        (
-            "Training",
-            f"{_span(times[positions])}, {_count(samples, 'sample')} ({_days(samples * step / 24)})",
-        ),
-        (
-            "Test",
-            f"{_count(initial.size, 'forecast')} from {_span(initial)}, every {config.forecast.every_hours} hours",
-        ),
-        ("Valid samples", _valid(least, most, beyond)),
-        ("Lead times", f"to {duration(float(leads[-1]))}, {_way(config, step)}"),
-        ("Fields", _fields(config, levels)),
-        ("Grid", str(grid_of(training))),
-    ]
-    if missing:
-        rows.append(("Missing", f"{missing} of {_count(times.size, 'time')} of the data incomplete, skipped"))
-    return Facts(simulated, origin, samples, samples * step / 24, int(initial.size), least, most, rows)
+    rows = [("Data", origin), ("Configuration", config.name)]
+    samples = days = None
+    if training is not None:
+        times = training.time.values
+        positions = select_period(training, config.periods.train, "training store")
+        samples = int((np.diff(times[positions]) == np.timedelta64(step, "h")).sum())
+        days = samples * step / 24
+        rows.append(("Training", f"{_span(times[positions])}, {_count(samples, 'sample')} ({_days(days)})"))
+    tests = None
+    if forecast is not None:
+        initial = forecast.time.values
+        tests = int(initial.size)
+        every = config.forecast.every_hours
+        rows.append(("Test", f"{_count(tests, 'forecast')} from {_span(initial)}, every {every} hours"))
+    least, most, beyond = _scored(scores) if scores is not None else (None, None, None)
+    if scores is not None:
+        rows.append(("Valid samples", _valid(least, most, beyond)))
+        rows.append(("Lead times", f"to {duration(float(scores.leads[-1]))}, {_way(config, step)}"))
+    rows.append(("Fields", _fields(config, config.data.levels if training is None or "level" in training.dims else [])))
+    if training is not None:
+        rows.append(("Grid", str(grid_of(training))))
+        missing = int((~valid_times(training)).sum())
+        if missing:
+            rows.append(("Missing", f"{missing} of {_count(times.size, 'time')} of the data incomplete, skipped"))
+    return Facts(simulated, origin, samples, days, tests, least, most, rows)
+
+
+def _scored(scores: Scores) -> tuple[int | None, int | None, float | None]:
+    """Return the fewest and the most forecasts that score a lead, and the last lead scored where others follow."""
+    leads, counts = scores.leads, scores.valid_samples
+    scored = (leads > 0) & (counts > 0) if counts is not None else np.zeros(leads.shape, bool)
+    if counts is None or not scored.any():
+        return None, None, None
+    last = leads[scored][-1]
+    return int(counts[scored].min()), int(counts[scored].max()), last if leads[-1] > last else None
 
 
 def cautions(facts: Facts) -> list[str]:
     """Return what must be said first when data are few; empty when they are not."""
     found = []
-    if facts.training_days < FEW_DAYS:
+    if facts.training_samples is not None and facts.training_days is not None and facts.training_days < FEW_DAYS:
         found.append(
             f"{_count(facts.training_samples, 'training sample')} over {_days(facts.training_days)}: "
             "this shows that the chain works, not skill."
@@ -162,6 +173,14 @@ def reproduce(config: Config) -> str | None:
     return " ".join(["spherecast run", config.name, *overrides])
 
 
+def public_config(config: Config) -> Config:
+    """Return the configuration without what may be secret: values of storage options, and a password in an address."""
+    source = config.source
+    hidden = dict.fromkeys(source.storage_options, _HIDDEN)
+    path = source.path if source.path is None else _CREDENTIALS.sub(r"\g<1>" + _HIDDEN + "@", source.path)
+    return config.model_copy(update={"source": source.model_copy(update={"storage_options": hidden, "path": path})})
+
+
 def library_versions() -> list[tuple[str, str]]:
     """Return name and version of Spherecast and the libraries that compute its results."""
     found = []
@@ -171,65 +190,6 @@ def library_versions() -> list[tuple[str, str]]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def training_curve(path: Path | None, most: int = 400) -> dict[str, Any] | None:
-    """Read the training log for the page's script.
-
-    Args:
-        path: JSON lines with ``event`` (``train``, ``validation`` or ``forecast``), ``update``, ``stage`` and ``loss``, or
-            for forecasts ``lead_hours``, ``rmse`` and ``persistence`` by field; repeated updates, as a resumed training
-            writes them, count once, the last.
-        most: points of the training loss; more are averaged in groups of consecutive updates.
-
-    Returns:
-        ``train`` and ``validation`` as lists of [update, loss], ``stages`` as [first update, rollout steps], and
-        ``forecasts`` as [update, list of [field, lead in hours, RMSE over that of persistence]]; None where there is no log
-        or it holds no loss.
-    """
-    if path is None or not path.is_file():
-        return None
-    train: dict[int, dict[str, Any]] = {}
-    validation: dict[int, dict[str, Any]] = {}
-    forecasts: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # A line cut short by a crash; the resumed training wrote the update again.
-        if event.get("event") == "forecast":
-            forecasts[int(event["update"])] = event
-        target = {"train": train, "validation": validation}.get(event.get("event"))
-        if target is not None and isinstance(event.get("loss"), int | float):
-            target[int(event["update"])] = event
-    if not train and not validation:
-        return None
-    stages: dict[int, tuple[int, int | None]] = {}
-    for update, event in sorted(train.items()):
-        stages.setdefault(event.get("stage", 0), (update, event.get("rollout_steps")))
-    updates = np.array(sorted(train))
-    losses = np.array([train[update]["loss"] for update in updates], dtype=np.float64)
-    groups = np.array_split(np.arange(updates.size), min(most, updates.size)) if updates.size else []
-    return {
-        "train": [[float(updates[g].mean()), _finite(losses[g].mean())] for g in groups],
-        "validation": [[update, _finite(event["loss"])] for update, event in sorted(validation.items())],
-        "stages": [[first, steps] for first, steps in stages.values()],
-        "averaged": int(np.ceil(updates.size / len(groups))) if groups else 1,
-        "forecasts": [[update, _over_persistence(event)] for update, event in sorted(forecasts.items())],
-    }
-
-
-def _over_persistence(event: dict[str, Any]) -> list[list[Any]]:
-    return [
-        [field, int(lead), _finite(error / reference)]
-        for field, errors in event["rmse"].items()
-        for lead, error, reference in zip(event["lead_hours"], errors, event["persistence"][field], strict=True)
-        if error is not None and reference
-    ]
-
-
-def _finite(value: float) -> float | None:
-    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def _origin(config: Config, simulated: bool) -> str:

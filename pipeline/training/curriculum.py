@@ -341,7 +341,6 @@ class _Curriculum:
             return in_row
         loss, norm = (_finite(float(metrics[name])) for name in ("loss", "gradient_norm"))
         measured = self._rate.measure(update, waiting) if in_stage > 1 else {}
-        speed = {name: value for name, value in measured.items() if name == "samples_per_second"}
         self._write(
             "train",
             update,
@@ -350,10 +349,8 @@ class _Curriculum:
             loss=loss,
             gradient_norm=norm,
             learning_rate=float(metrics["learning_rate"]),
-            **speed,
+            **measured,
         )
-        if self.log is not None and measured:
-            self.log.curves("train", update, waiting_for_data=measured["waiting"])
         note = f"{stage.steps}-step loss " + ("not finite" if loss is None else f"{loss:.3f}")
         if measured:
             note += f", {measured['samples_per_second']:.3g} samples/s, {measured['waiting']:.0%} waiting for data"
@@ -445,7 +442,7 @@ class _Rate:
         self._seconds_per_update = elapsed / updates
         return {
             "samples_per_second": round(updates * self._settings.batch_size / elapsed, 2),
-            "waiting": max(0.0, share),
+            "waiting": round(max(0.0, share), 4),
         }
 
     def remaining(self, index: int, in_stage: int) -> float:

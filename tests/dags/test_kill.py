@@ -117,7 +117,10 @@ def _in_checkpoint(name: Path) -> bool:
 def _training(path: Path) -> list[dict]:
     """Return the training record without the speed of the machine."""
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key != "samples_per_second"} for record in records]
+    return [
+        {key: value for key, value in record.items() if key not in ("samples_per_second", "waiting")}
+        for record in records
+    ]
 
 
 def _checkpoint(path: Path) -> dict[str, np.ndarray]:

@@ -90,7 +90,7 @@ def parameters(run: Run) -> list[np.ndarray]:
 
 def events(run: Run) -> list[dict]:
     lines = (run.checkpoints / curriculum.TRAINING_LOG).read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "samples_per_second"} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in ("samples_per_second", "waiting")} for line in lines]
 
 
 def test_checkpoint_describes_itself(trained: Run):

@@ -24,8 +24,9 @@ const leadTicks = (low, high, width) => {
   return ticks;
 };
 
-// One chart. spec: title, units, height, lines [{name, points: [[x, y or null]], dots}], log, xText, endLabels, leads
-// (x is hours), floor, ceiling and rule on the y axis, shades [[from, to, text]] across which lines break, absent.
+// One chart. spec: title, units, height, lines [{name, css, points: [[x, y or null]], band: [[x, low, high]], dots}], log, xText,
+// endLabels, legend, leads (x is hours), floor, ceiling and rule on the y axis, shades [[from, to, text]] across which lines
+// break, marks [[x, text]], absent.
 function plot(spec) {
   const figure = make("figure", { class: "plot" });
   const caption = make("figcaption", {}, [make("b", {}, spec.title), spec.units ? `, ${spec.units}` : ""]);
@@ -37,17 +38,18 @@ function plot(spec) {
   }
   const holder = make("div", { style: `height:${spec.height}px` });
   const tip = make("div", { class: "tip", hidden: "" });
+  if (spec.legend) figure.append(make("ul", { class: "legend" }, lines.map((line) => make("li", { class: line.css }, [make("i", { class: `line ${line.css}`, "aria-hidden": "true" }), line.name]))));
   figure.append(holder, tip);
   const xs = [...new Set(lines.flatMap((line) => line.points.filter(([, y]) => y !== null).map(([x]) => x)))].sort((a, b) => a - b);
-  const values = lines.flatMap((line) => line.points.map(([, y]) => y)).filter((y) => y !== null && (!spec.log || y > 0));
+  const values = lines.flatMap((line) => [...line.points.map(([, y]) => y), ...(line.band || []).flatMap(([, a, b]) => [a, b])]).filter((y) => y !== null && (!spec.log || y > 0));
   let low = Math.min(...values), high = Math.max(...values);
   if (spec.floor !== undefined) low = Math.min(low, spec.floor);
   if (spec.ceiling !== undefined) high = Math.max(high, spec.ceiling);
   if (spec.log) { low /= 1.15; high *= 1.15; }
   else if (high - low < 1e-12) { high += Math.abs(high) || 1; }
   const describe = lines.map((line) => {
-    const known = line.points.filter(([, y]) => y !== null);
-    const [a, b] = [known[0], known[known.length - 1]];
+    const there = line.points.filter(([, y]) => y !== null);
+    const [a, b] = [there[0], there[there.length - 1]];
     return `${line.name} ${number(a[1])} at ${spec.xText(a[0])}, ${number(b[1])} at ${spec.xText(b[0])}`;
   });
   const breaks = (spec.shades || []).slice(1).map(([from]) => from); // Losses of different stages do not compare.
@@ -55,7 +57,7 @@ function plot(spec) {
 
   const render = () => {
     const width = Math.max(240, holder.clientWidth), height = spec.height;
-    const box = { left: 50, right: width - (spec.endLabels ? 84 : 12), top: spec.shades ? 24 : 12, bottom: height - 24 };
+    const box = { left: 50, right: width - (spec.endLabels ? 96 : 12), top: spec.shades ? 24 : 12, bottom: height - 24 };
     const span = xs[xs.length - 1] - xs[0] || 1;
     const ticks = spec.log ? logTicks(low, high) : linearTicks(low, high, Math.max(3, height / 34));
     const top = spec.log ? high : Math.max(high, ticks[ticks.length - 1]);
@@ -79,6 +81,17 @@ function plot(spec) {
     if (spec.rule !== undefined && spec.rule > low && spec.rule < top)
       svg.append(draw("line", { class: "rule", x1: box.left, x2: box.right, y1: py(spec.rule), y2: py(spec.rule) }));
 
+    // Bands first, all lines above them.
+    for (const line of lines) {
+      const band = (line.band || []).filter(([, a]) => !spec.log || a > 0);
+      if (band.length < 2) continue;
+      const edge = [...band.map(([x, , b]) => [x, b]), ...[...band].reverse().map(([x, a]) => [x, a])];
+      svg.append(draw("path", { class: `band ${line.css}`, d: `M${edge.map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}Z` }));
+    }
+    for (const [x, text] of spec.marks || []) {
+      svg.append(draw("line", { class: "event", x1: px(x), x2: px(x), y1: box.top, y2: box.bottom }, draw("title", {}, text)));
+      svg.append(draw("text", { class: "event-text", x: px(x) + 4, y: box.bottom - 6 }, text));
+    }
     const ends = [];
     for (const line of [...lines].reverse()) {
       let path = "", pen = false;
@@ -91,9 +104,9 @@ function plot(spec) {
         if (alone || line.dots) dots.push(draw("circle", { class: "dot", cx: px(x), cy: py(y), r: 3.5 }));
         pen = true;
       });
-      svg.append(draw("g", { class: line.name }, [draw("path", { class: "curve-line", d: path }), ...dots]));
+      svg.append(draw("g", { class: line.css }, [draw("path", { class: "curve-line", d: path }), ...dots]));
       const last = line.points.filter(([, y]) => y !== null).pop();
-      ends.push({ name: line.name, x: px(last[0]), y: py(last[1]) });
+      ends.push({ name: line.name, css: line.css, x: px(last[0]), y: py(last[1]) });
     }
     if (spec.endLabels) {
       // Labels at the edge share a column and must not overlap; a line that ends early has its own by its end.
@@ -102,7 +115,7 @@ function plot(spec) {
       for (let i = column.length - 1, limit = box.bottom; i >= 0; i--, limit = column[i + 1].y - 14) column[i].y = Math.min(column[i].y, limit);
       for (const end of ends) {
         const x = column.includes(end) ? box.right + 8 : end.x + 8;
-        svg.append(draw("text", { class: `end ${end.name}`, x, y: end.y + 4 }, end.name));
+        svg.append(draw("text", { class: `end ${end.css}`, x, y: end.y + 4 }, end.name.length > 14 ? `${end.name.slice(0, 13)}…` : end.name));
       }
     }
     const cursor = draw("g", {});
@@ -121,14 +134,14 @@ function plot(spec) {
       for (const line of lines) {
         const point = line.points.find(([px0]) => px0 === x);
         if (!point) continue;
-        rows.push(make("span", { class: line.name }, [make("i", {}, line.name), make("span", {}, number(point[1]))]));
+        rows.push(make("span", { class: line.css }, [make("i", {}, line.name), make("span", {}, number(point[1]))]));
         if (point[1] !== null && (!spec.log || point[1] > 0))
-          cursor.append(draw("g", { class: line.name }, draw("circle", { class: "dot", cx: px(x), cy: py(point[1]), r: 4.5 })));
+          cursor.append(draw("g", { class: line.css }, draw("circle", { class: "dot", cx: px(x), cy: py(point[1]), r: 4.5 })));
       }
       tip.replaceChildren(...rows);
       const left = px(x) + 14 + tip.offsetWidth > width ? px(x) - 14 - tip.offsetWidth : px(x) + 14;
       tip.style.left = `${Math.max(0, left)}px`;
-      tip.style.top = `${caption.offsetHeight + box.top}px`;
+      tip.style.top = `${holder.offsetTop + box.top}px`;
     };
     const nearest = (event) => {
       const bounds = svg.getBoundingClientRect();

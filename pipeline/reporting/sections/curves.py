@@ -10,15 +10,18 @@ from transforms.metrics import METRICS
 __all__ = ["curves_section"]
 
 _ABOUT = (
-    "Score against lead time. A dashed rule marks an anomaly correlation of 0.6, above which a forecast is called "
-    "useful. Point at a chart, or focus it and use the arrow keys, to read it."
+    "Score against lead time. Shaded bands are 95 % intervals from a block bootstrap over initial times. A dotted rule marks "
+    "an anomaly correlation of 0.6, above which a forecast is called useful. Point at a chart, or focus it and use the arrow "
+    "keys, to read it; below each figure are its numbers, to copy or download."
 )
 
 
-def curves_section(scores: Scores) -> Section:
-    """Return charts of the headline fields and one of any field; all scores travel as data."""
-    data = {"scores": scores.payload() | {"headline": [scores.fields.index(field) for field in scores.headline]}}
-    return Section("curves", "Curves", "Error and skill against lead time", _content(scores), data)
+def curves_section(scores: Scores | None) -> Section:
+    """Return charts of the headline fields and one of any field; the scores travel with the scorecard."""
+    heading = "Error and skill against lead time"
+    if scores is None or not scores.metrics:
+        return Section("curves", "Curves", heading, empty("There are no scores to draw."))
+    return Section("curves", "Curves", heading, _content(scores))
 
 
 def _content(scores: Scores) -> Html:
@@ -33,13 +36,14 @@ def _content(scores: Scores) -> Html:
         )
         for field in scores.headline
     ]
-    legend = tag(
-        "ul",
-        *(tag("li", tag("i", class_=f"line {line}", aria_hidden="true"), line) for line in scores.lines),
-        class_="legend",
-        aria_label="Lines",
+    boxes = [
+        tag("label", tag("input", type="checkbox", name="line", value=i, checked=True), tag("span", name))
+        for i, name in enumerate(scores.names)
+    ]
+    lines = tag("fieldset", tag("legend", "Lines"), tag("div", *boxes, class_="chips"), id="lines")
+    controls = tag(
+        "div", select("Region", "region", scores.regions), _scale("scale"), lines, class_="controls scripted"
     )
-    controls = tag("div", select("Region", "region", scores.regions), legend, class_="controls scripted")
     explorer = tag(
         "section",
         tag("h3", "Any field", tag("span", "every variable, level, region and score")),
@@ -56,6 +60,14 @@ def _content(scores: Scores) -> Html:
     )
     without = tag("noscript", empty("The curves are drawn by the page's own script, which is switched off."))
     return join(tag("p", _ABOUT, class_="note"), without, controls, tag("div", *cards, class_="cards"), explorer)
+
+
+def _scale(name: str) -> Html:
+    options = [
+        tag("label", tag("input", type="radio", name=name, value=value, checked=value == "linear"), tag("span", value))
+        for value in ("linear", "log")
+    ]
+    return tag("fieldset", tag("legend", "Axis of scores"), tag("div", *options, class_="segments"))
 
 
 def _field_options(scores: Scores) -> list[Html]:

@@ -1,4 +1,4 @@
-"""The training: its losses, and how forecasts of held-out times got better."""
+"""The training: losses, pace and events, and how forecasts of held-out times got better."""
 
 from __future__ import annotations
 
@@ -7,20 +7,38 @@ from typing import Any
 from pipeline.reporting.elements import Section, empty, scroll, table
 from pipeline.reporting.fields import Field, duration
 from pipeline.reporting.html import Html, join, tag
+from pipeline.reporting.subjects import Subject
 
 __all__ = ["training_section"]
 
 _SHOWN_UPDATES = 6
+_MOST_EVENTS = 50
+_EVENTS = {"rollback": "rolled back", "skipped": "skipped"}
 
 
-def training_section(training: dict[str, Any] | None) -> Section:
-    """Return the training; `training` is as `facts.training_curve` gives it, None to say that there is no log."""
-    return Section("training", "Training", "Training", _content(training), {"training-log": training})
+def training_section(subjects: list[Subject]) -> Section:
+    """Return the training of each run that has a log."""
+    trained = [subject for subject in subjects if subject.training is not None]
+    if not trained:
+        return Section("training", "Training", "Training", empty("There is no training log."))
+    data = {"training-log": [{"name": subject.name, **_drawn(subject)} for subject in trained]}
+    alone = len(subjects) == 1
+    parts = [_content(number, subject, alone=alone) for number, subject in enumerate(trained)]
+    return Section("training", "Training", "Training", join(*parts), data)
 
 
-def _content(training: dict[str, Any] | None) -> Html:
-    if training is None:
-        return empty("There is no training log.")
+def _drawn(subject: Subject) -> dict[str, Any]:
+    """What the script draws: the log, and events at their updates."""
+    training = subject.training or {}
+    events = [[event["update"], _EVENTS[event["event"]]] for event in training["events"]]
+    events += [[update, "resumed"] for update, _ in subject.history.resumed]
+    events += [[update, "preempted"] for update, _ in subject.history.preempted]
+    kept = {key: value for key, value in training.items() if key != "events"}
+    return {**kept, "events": sorted(events)[:_MOST_EVENTS]}
+
+
+def _content(number: int, subject: Subject, *, alone: bool) -> Html:
+    training = subject.training or {}
     group = training["averaged"]
     text = "Loss by optimiser update"
     text += f", mean over {group} logged updates" if group > 1 else ""
@@ -28,11 +46,36 @@ def _content(training: dict[str, Any] | None) -> Html:
     validated = [loss for _, loss in training["validation"] if loss is not None]
     if validated:
         text += f" The last validation loss is {validated[-1]:.3g}."
-    return join(
+    body = join(
         tag("p", text, class_="note"),
-        tag("div", tag("div", class_="plots"), id="training-chart", class_="card"),
+        tag("div", tag("div", class_="plots"), class_="card training-loss", data_run=number),
+        tag("div", class_="cards training-pace", data_run=number),
+        _events(subject),
         *_held_out_forecasts(training["forecasts"]),
     )
+    if alone:
+        return body
+    return tag("details", tag("summary", subject.name), body, open=number == 0, class_="run-training")
+
+
+def _events(subject: Subject) -> Html:
+    """Interruptions and repairs, in the order of updates."""
+    training = subject.training or {}
+    rows = [(update, "resumed from a checkpoint", when) for update, when in subject.history.resumed]
+    rows += [(update, "stopped, all saved", when) for update, when in subject.history.preempted]
+    for event in training["events"]:
+        if event["event"] == "rollback":
+            rows.append(
+                (event["update"], f"rolled back to update {event.get('to')} after values that are not finite", "")
+            )
+        else:
+            rows.append((event["update"], "update skipped: loss or gradient not finite", ""))
+    if not rows:
+        return tag("p", "The training ran without an interruption, a rollback or a skipped update.", class_="note")
+    shown = sorted(rows)[:_MOST_EVENTS]
+    more = f", the first {len(shown)} of {len(rows)}" if len(rows) > len(shown) else ""
+    cells = [(f"{update:,}", what, when or "–") for update, what, when in shown]
+    return scroll(table(f"Events{more}", ("Update", "What", "Started, UTC"), cells, "events"), "Events of the training")
 
 
 def _held_out_forecasts(forecasts: list[list[Any]]) -> list[Html]:

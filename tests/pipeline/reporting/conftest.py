@@ -15,6 +15,7 @@ from pipeline.artefacts import describe
 from pipeline.config import Config
 from pipeline.config_files import parse_config
 from pipeline.runs import Run
+from pipeline.scoring.bands import write_result
 from pipeline.validate import KIND, ValidationRecord
 from transforms.grids import Grid
 
@@ -23,6 +24,9 @@ SURFACE = ["2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind
 _MEAN = {"geopotential": 54_000.0, "temperature": 280.0, "2m_temperature": 285.0, "mean_sea_level_pressure": 101_300.0}
 _SPREAD = {"geopotential": 900.0, "temperature": 4.0, "2m_temperature": 4.0, "mean_sea_level_pressure": 900.0}
 _FALL = {"geopotential": 3200.0, "temperature": 32.0, "2m_temperature": 40.0}
+
+
+SKILL_ENDS = ("lower", "upper")
 
 
 def make_config(**changes) -> Config:
@@ -137,7 +141,9 @@ def make_run(directory: Path, config: Config | None = None, *, noise_seed: int =
 
 def make_metrics(config: Config, leads: np.ndarray, counts: np.ndarray, line: str) -> xr.Dataset:
     """Scores that grow with lead as those of a fair model and its baselines do."""
-    metrics, regions = ["rmse", "mse", "mae", "bias", "acc"], config.evaluation.regions
+    metrics, regions = ["rmse", "mse", "mae", "bias", "acc", "rmse_lower", "rmse_upper"], config.evaluation.regions
+    if line == "model":
+        metrics += [f"mse_skill_score_vs_{name}_{end}" for name in ("persistence", "climatology") for end in SKILL_ENDS]
     days = leads / np.timedelta64(1, "D")
     names = list(config.data.variables)
     scale = {name: _SPREAD.get(name, 9.0) for name in names}
@@ -168,6 +174,11 @@ def make_metrics(config: Config, leads: np.ndarray, counts: np.ndarray, line: st
                     0.8 * rmse,
                     0.05 * rmse * (-1) ** k,
                     acc[line] * (1 - 0.02 * number),
+                    0.9 * rmse,
+                    1.1 * rmse,
+                    # Significant against persistence at all leads, against climatology at the first half alone.
+                    *([0.3 + 0 * rmse, 0.5 + 0 * rmse] if line == "model" else []),
+                    *([0.4 - days / days.max(), 0.9 + 0 * rmse] if line == "model" else []),
                 ]
         dims = ("metric", "region", "lead_time")
         dataset[name] = (dims, values[..., 0]) if levels == [None] else ((*dims, "level"), values)
@@ -175,7 +186,26 @@ def make_metrics(config: Config, leads: np.ndarray, counts: np.ndarray, line: st
     coords = {"metric": metrics, "region": regions, "lead_time": leads}
     if any(name in dataset for name in PRESSURE):
         coords["level"] = config.data.levels
-    return xr.Dataset(dataset, coords, {"spherecast": json.dumps(describe("metrics", f"cc-{line}"))})
+    about = describe("metrics", f"cc-{line}", simulated=config.source.kind != "store")
+    return xr.Dataset(dataset, coords, {"spherecast": json.dumps(about)})
+
+
+def scored(values: np.ndarray, *, blocks: np.ndarray | None, path: Path, about: dict | None = None) -> Path:
+    """Write results of Z500 by lead in days, RMSE `values`, and squared errors by (block, lead) if there are any."""
+    leads = (24 * np.arange(1, len(values) + 1)).astype("timedelta64[h]").astype("timedelta64[ns]")
+    dims = ("metric", "region", "lead_time", "level")
+    coords = {"metric": ["rmse"], "region": ["global"], "lead_time": leads, "level": [500]}
+    attrs = {"spherecast": json.dumps(describe("metrics", **about))} if about is not None else {}
+    result = xr.Dataset({"geopotential": (dims, values.reshape(1, 1, -1, 1))}, coords, attrs)
+    sums = None
+    if blocks is not None:
+        axes = ("block", *dims[1:])
+        squares = blocks[:, None, :, None]
+        fields = {"geopotential": (axes, squares), "geopotential_count": (axes, np.ones(squares.shape, np.int32))}
+        times = np.datetime64("2020-01-01", "ns") + 3 * np.arange(len(blocks)) * np.timedelta64(1, "D")
+        sums = xr.Dataset(fields, {key: coords[key] for key in dims[1:]} | {"time": times}, {"block_hours": 72.0})
+    write_result(result, sums, path)
+    return path
 
 
 def training_events() -> list[dict]:
@@ -186,7 +216,8 @@ def training_events() -> list[dict]:
         stage = int(update > 4800)
         loss = 0.05 + 0.9 * np.exp(-update / 700) + 0.1 * stage
         event = {"event": "train", "update": update, "stage": stage, "rollout_steps": (1, 4)[stage]}
-        events.append(event | {"loss": float(loss * np.exp(0.1 * generator.standard_normal())), "learning_rate": 1e-3})
+        event |= {"loss": float(loss * np.exp(0.1 * generator.standard_normal())), "learning_rate": 1e-3}
+        events.append(event | {"samples_per_second": 20.0 - 10 * stage, "waiting": 0.1})
         if update % 500 == 0:
             events.append({"event": "validation", "update": update, "stage": stage, "loss": float(loss * 1.05)})
             errors = {"geopotential@500": [300.0 * loss, 500.0 * loss], "2m_temperature": [2.0 * loss, None]}
@@ -199,7 +230,7 @@ def training_events() -> list[dict]:
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """Makers of a configuration, of metrics and of a run."""
-    return SimpleNamespace(config=make_config, metrics=make_metrics, run=make_run)
+    return SimpleNamespace(config=make_config, metrics=make_metrics, run=make_run, scored=scored)
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,23 @@ import pytest
 import xarray as xr
 
 from pipeline.reporting.cases import choose_case
-from pipeline.reporting.facts import cautions, data_notes, gather_facts, reproduce, training_curve
+from pipeline.reporting.facts import cautions, data_notes, gather_facts, public_config, reproduce
 from pipeline.reporting.fields import Field, calendar_day, duration, instant, pretty_units
 from pipeline.reporting.html import Html, data_script, tag
 from pipeline.reporting.maps import map_section
-from pipeline.reporting.scores import read_scores, verdict
+from pipeline.reporting.pairs import pairs
+from pipeline.reporting.payload import decode, scores_payload
+from pipeline.reporting.scores import Scores, read_scores
+from pipeline.reporting.training_log import training_curve
+from pipeline.reporting.verdicts import verdict
 from pipeline.stores.reading import open_store
 from transforms.errors import InputError
 from transforms.metrics import METRICS, vector_name
 from transforms.variables import VARIABLES, wind_pairs
+
+
+def _payload(scores: Scores) -> dict:
+    return scores_payload(scores, pairs(scores))
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not():
@@ -63,7 +71,7 @@ def test_every_score_with_a_title_is_shown_by_it(make, tmp_path, monkeypatch):
     monkeypatch.setitem(METRICS, "mse", dataclasses.replace(METRICS["mse"], title="Squared", dimensionless=True))
     leads = np.array([6, 12]) * np.timedelta64(1, "h").astype("timedelta64[ns]")
     make.metrics(make.config(), leads, np.full(2, 9), "model").to_netcdf(tmp_path / "model.nc")
-    payload = read_scores({"model": tmp_path / "model.nc"}).payload()
+    payload = _payload(read_scores({"model": tmp_path / "model.nc"}))
     shown = dict(zip(payload["titles"], zip(payload["metrics"], payload["dimensionless"], strict=True), strict=True))
     assert shown.keys() == {"RMSE", "Squared", "Mean absolute error", "Bias", "Anomaly correlation"}
     assert shown["Squared"] == ("mse", True)
@@ -73,6 +81,16 @@ def test_every_score_with_a_title_is_shown_by_it(make, tmp_path, monkeypatch):
 def test_geopotential_maps_are_in_decametres():
     factor, offset, _ = Field("geopotential", 500).map_units
     assert 552.0 * 10 * 9.80665 * factor + offset == pytest.approx(552.0)
+
+
+def test_what_may_be_secret_is_not_shown(make):
+    options = {"key": "AKIA", "client_kwargs": {"password": "hunter2"}}
+    source = {"kind": "store", "path": "https://me:hunter2@data.example/era5.zarr", "storage_options": options}
+    text = public_config(make.config(source=source)).to_yaml()
+    assert "hunter2" not in text
+    assert "AKIA" not in text
+    assert "https://(hidden)@data.example/era5.zarr" in text
+    assert "client_kwargs: (hidden)" in text
 
 
 def test_units_durations_and_times_read_well():
@@ -141,7 +159,8 @@ def test_a_forecast_that_blew_up_does_not_beat_anything(tmp_path):
     assert verdict(scores) == [
         "Beats persistence at every lead to 3 days in 1 of 2 headline fields; in the others: Z500 to 1 day."
     ]
-    assert scores.payload()["values"]["model"][0][0][0] == [1.0, None, None]
+    shown = decode(_payload(scores)["lines"][0]["values"], 2, 1, 2, 3)
+    np.testing.assert_array_equal(shown[0, 0, 0], [1.0, np.nan, np.nan])
 
 
 def test_leads_without_truth_are_not_judged(tmp_path):
@@ -183,7 +202,7 @@ def test_an_axis_of_ranks_leaves_the_other_scores_as_they_are(make, tmp_path):
     plain.map(lambda field: field.expand_dims(bins=3, axis=-1) if "metric" in field.dims else field).to_netcdf(
         tmp_path / "ranks.nc"
     )
-    got, expected = (read_scores({"model": tmp_path / f"{name}.nc"}).payload() for name in ("ranks", "plain"))
+    got, expected = (_payload(read_scores({"model": tmp_path / f"{name}.nc"})) for name in ("ranks", "plain"))
     assert got == expected
 
 
@@ -222,7 +241,7 @@ def test_baseline_with_other_leads_and_regions_is_aligned_by_name(make, tmp_path
     wanted = other.geopotential.sel(metric="rmse", region="global", level=500).values
     np.testing.assert_array_equal(scores.curve("persistence", "rmse", field), [np.nan, wanted[1], np.nan, wanted[3]])
     assert np.isnan(scores.curve("persistence", "rmse", Field("temperature", 850))).all()
-    assert scores.lines == ["model", "persistence"]
+    assert scores.names == ["model", "persistence"]
 
 
 def test_short_forecasts_have_a_scorecard_of_their_last_leads(make, tmp_path):

@@ -17,7 +17,9 @@ import zarr
 
 from pipeline.artefacts import read_description
 from pipeline.report import run_stage, write_report
+from pipeline.reporting.payload import decode
 from pipeline.reporting.scores import LINES
+from pipeline.runs import Run
 from transforms.errors import InputError
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -107,7 +109,7 @@ def test_headings_tables_and_pictures_are_named(report):
     page = Page(report)
     names = [name for name, _ in page.elements]
     assert names.count("h1") == 1
-    assert names.count("table") == names.count("caption") == 4
+    assert names.count("table") == names.count("caption") == 5
     levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     pictures = [attributes for name, attributes in page.elements if name == "svg" and "aria-hidden" not in attributes]
@@ -130,69 +132,58 @@ def test_result_comes_first(report):
     assert "4 variables × 3 levels (250, 500, 850 hPa) and 4 surface variables" in words
 
 
-def test_every_curve_equals_the_metrics_file(report, finished_run):
+def test_every_curve_and_band_equals_the_metrics_file(report, finished_run):
     scores = json.loads(Page(report).data["scores"])
-    for line in LINES:
-        with xr.open_dataset(finished_run.metrics / f"{line}.nc", decode_timedelta=True) as metrics:
-            for i, metric in enumerate(scores["metrics"]):
-                for r, region in enumerate(scores["regions"]):
-                    for f, field in enumerate(scores["fields"]):
-                        name, _, level = field["id"].partition("@")
-                        array = metrics[name].sel(metric=metric, region=region)
-                        wanted = (array.sel(level=int(level)) if level else array).values
-                        shown = scores["values"][line][i][r][f]
-                        if shown is None:
-                            assert np.isnan(wanted).all()
-                        else:
-                            np.testing.assert_allclose(np.array(shown, float), wanted, rtol=5e-5)
+    shape = [len(scores[axis]) for axis in ("metrics", "regions", "fields", "leads")]
+    assert [line["name"] for line in scores["lines"]] == list(LINES)
+    for line in scores["lines"]:
+        with xr.open_dataset(finished_run.metrics / f"{line['name']}.nc", decode_timedelta=True) as metrics:
+            for key, end in (("values", ""), ("lower", "_lower"), ("upper", "_upper")):
+                shown = decode(line[key], *shape)
+                for (i, metric), (f, field) in itertools.product(
+                    enumerate(scores["metrics"]), enumerate(scores["fields"])
+                ):
+                    if end and metric != "rmse":
+                        assert np.isnan(shown[i]).all()
+                        continue
+                    name, _, level = field["id"].partition("@")
+                    array = metrics[name].sel(metric=f"{metric}{end}", region=scores["regions"])
+                    wanted = (array.sel(level=int(level)) if level else array).values
+                    np.testing.assert_allclose(shown[i, :, f], wanted, rtol=1e-6)
 
 
 def test_scorecard_equals_the_metrics_file(report, finished_run):
     table = report[report.index('class="scorecard"') :]
     table = table[: table.index("</table>")]
-    rows = table.split("<tr>")[3:]
+    rows = table.split("<tr>")[2:]
     headline = ["geopotential@500", "temperature@850", "wind_vector@850", "2m_temperature", "10m_wind_vector"]
-    metrics = {}
-    for line in LINES:
-        with xr.open_dataset(finished_run.metrics / f"{line}.nc", decode_timedelta=True) as dataset:
-            metrics[line] = dataset.sel(metric="rmse", region="global").load()
-    days = np.array([1, 3, 5]) * np.timedelta64(1, "D")
-    for row, field in zip(rows, headline, strict=False):
-        name, _, level = field.partition("@")
-        curves = {
-            line: (d[name].sel(level=int(level)) if level else d[name]).sel(lead_time=days).values
-            for line, d in metrics.items()
-        }
-        wanted = [*(curves["model"] / curves["persistence"]), *(curves["model"] / curves["climatology"])]
-        assert re.findall(r">([\d.]+)</td>", row) == [f"{value:.2f}" for value in wanted], field
+    days = np.array([12, 24, 48, 72, 96, 120]) * np.timedelta64(1, "h")
+    with (
+        xr.open_dataset(finished_run.metrics / "model.nc", decode_timedelta=True) as model,
+        xr.open_dataset(finished_run.metrics / "persistence.nc", decode_timedelta=True) as persistence,
+    ):
+        for row, field in zip(rows, headline, strict=False):
+            name, _, level = field.partition("@")
+            at = {"region": "global", "lead_time": days} | ({"level": int(level)} if level else {})
+            own, other = (each[name].sel(metric="rmse", **at).values for each in (model, persistence))
+            cells = re.findall(r'<td [^>]*title="([^"]*)">([^<]*)<i>([^<]*)</i></td>', row)
+            assert [cell for _, cell, _ in cells] == [f"−{100 * (1 - ratio):.0f}" for ratio in own / other], field
+            assert [mark for _, _, mark in cells] == ["▲"] * 6
+            for (title, _, _), mine, theirs in zip(cells, own, other, strict=True):
+                assert f": model {mine:.4g}, persistence {theirs:.4g}" in title.replace("−", "-")
+                assert "skill of MSE 30 to 50 %, significant" in title
 
 
 def test_two_writes_are_the_same_file(report, finished_run, tmp_path):
     run = finished_run
-    write_report(
-        tmp_path / "again.html",
-        config=run.config,
-        training_store=run.training_store,
-        forecast=run.forecast,
-        metrics={line: run.metrics / f"{line}.nc" for line in LINES},
-        training_log=run.checkpoints / "training.jsonl",
-        validation_record=run.validation_record,
-        fingerprint="0123",
-        inputs={"evaluate": "4567"},
-    )
+    write_report(tmp_path / "again.html", [run], fingerprint="0123", inputs={"evaluate": "4567"})
     assert (tmp_path / "again.html").read_text() == report
 
 
 def test_text_of_the_configuration_stays_text(make, finished_run, tmp_path):
     attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-    run = finished_run
-    write_report(
-        tmp_path / "report.html",
-        config=make.config(description=attack, report={"title": attack}),
-        training_store=run.training_store,
-        forecast=run.forecast,
-        metrics={line: run.metrics / f"{line}.nc" for line in LINES},
-    )
+    config = make.config(description=attack, report={"title": attack})
+    write_report(tmp_path / "report.html", [Run(finished_run.directory, config)])
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert attack in page.words
@@ -256,11 +247,9 @@ def test_missing_scores_regions_and_metrics_are_left_out(run_copy):
     assert scores["regions"] == ["tropics", "extra-tropics"]
     assert scores["metrics"] == ["rmse"]
     geopotential = [field["id"] for field in scores["fields"]].index("geopotential@500")
-    assert scores["values"]["model"][0][0][geopotential][7:10] == [
-        pytest.approx(scores["values"]["model"][0][0][geopotential][7]),
-        None,
-        None,
-    ]
+    shape = [len(scores[axis]) for axis in ("metrics", "regions", "fields", "leads")]
+    shown = decode(scores["lines"][0]["values"], *shape)[0, 0, geopotential]
+    assert np.isnan(shown[7:10]).tolist() == [False, True, True]
     assert "region tropics" in page.words
     assert "Z500 to 2 days" in page.words
 
@@ -288,8 +277,10 @@ def test_text_can_be_read_on_its_ground(theme):
 
     pairs = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("page", "card")]
     pairs += [(line, "card") for line in ("model", "persistence", "climatology", "validation")]
-    pairs += [("badge", "badge-ground"), ("page", "accent"), ("on-dark", "g4"), ("on-dark", "b3")]
-    pairs += [("on-light", ground) for ground in ("g1", "g2", "g3", "b1", "b2")]
+    pairs += [(f"c{i}", "card") for i in range(8)]
+    pairs += [("badge", "badge-ground"), ("ink", "badge-ground"), ("page", "accent")]
+    pairs += [("on-dark", "g4"), ("on-dark", "b4")]
+    pairs += [("on-light", ground) for ground in ("g1", "g2", "g3", "b1", "b2", "b3")]
     for text, ground in pairs:
         dark_one, light_one = sorted([luminance(text), luminance(ground)])
         assert (light_one + 0.05) / (dark_one + 0.05) >= 4.5, (text, ground)
@@ -304,6 +295,6 @@ def test_browser_draws_the_page_without_complaint(report, finished_run, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr
     drawn = done.stdout
-    assert drawn.count('class="plot"') == 6 * 2 + 1 + 1
+    assert drawn.count('class="plot"') == 6 * 2 + 1 + 5
     assert len(re.findall(r'aria-label="RMSE in m² s⁻²: model [\d.]+ at 6 h', drawn)) == 2
     assert drawn.count('class="pane on"') == 1

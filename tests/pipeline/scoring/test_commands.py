@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from dags.cli import app
 from pipeline.artefacts import read_description
+from pipeline.scoring.bands import read_blocks
 from transforms.errors import InputError
 
 
@@ -60,6 +61,13 @@ def test_baselines_and_skill(say, written, tmp_path):
     )
     assert {"mse_skill_score_vs_climatology_lower", "mse_skill_score_vs_ensemble"} < set(result.metric.values)
     assert np.isfinite(result.geopotential.sel(metric="mse_skill_score_vs_climatology_lower")).all()
+
+
+def test_intervals_of_scores(say, tmp_path):
+    result = say("--metrics", "rmse", "--bands", "--block-hours", "12")
+    assert result.metric.values.tolist() == ["rmse", "rmse_lower", "rmse_upper"]
+    assert np.isfinite(result.geopotential).all()
+    assert read_blocks(tmp_path / "out.nc") is not None
 
 
 def test_events_and_histograms(say):
