@@ -90,8 +90,9 @@ class PointwiseNonlinearity(nnx.Module):
             self.offset = nnx.Param(jnp.zeros(scalars + vectors))
             return
         moduli = scalars + vectors if rule.collapses else vectors
+        products = scalars // 2 + 2 * (vectors // 2) if rule.multiplies else 0
         options = {"dtype": dtype, "precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
-        self.mix = nnx.Linear(scalars + moduli, scalars, **options, rngs=rngs) if scalars else nnx.data(None)
+        self.mix = nnx.Linear(scalars + moduli + products, scalars, **options, rngs=rngs) if scalars else nnx.data(None)
         # Without scalars the lengths of vectors gate them; without vectors there is nothing to gate.
         gated = gate and vectors
         self.gate = nnx.Linear(scalars or vectors, vectors, **options, rngs=rngs) if gated else nnx.data(None)
@@ -115,11 +116,23 @@ class PointwiseNonlinearity(nnx.Module):
             return scalars * of_scalars, u * of_vectors, v * of_vectors
         if self.mix is not None:
             moduli = [jnp.sqrt(scalars**2 + _SMOOTHING), length] if rule.collapses else [length]
-            scalars = rule.bend(_at_points(self.mix, jnp.concatenate([scalars, *moduli], axis=-1)))
+            products = _products(scalars, u, v) if rule.multiplies else []
+            scalars = rule.bend(_at_points(self.mix, jnp.concatenate([scalars, *moduli, *products], axis=-1)))
         if self.gate is None:
             return scalars, u, v
         gate = jax.nn.sigmoid(_at_points(self.gate, length if self.mix is None else scalars))
         return scalars, u * gate, v * gate
+
+
+def _products(scalars: jax.Array, u: jax.Array, v: jax.Array) -> list[jax.Array]:
+    """Return products of the first half of channels with the second: of scalars, and dot and cross of vectors."""
+    (s, t), (u1, u2), (v1, v2) = (_halves(field) for field in (scalars, u, v))
+    return [s * t, u1 * u2 + v1 * v2, u1 * v2 - v1 * u2]
+
+
+def _halves(field: jax.Array) -> tuple[jax.Array, jax.Array]:
+    half = field.shape[-1] // 2
+    return field[..., :half], field[..., half : 2 * half]
 
 
 def _at_points(layer: nnx.Linear, field: jax.Array) -> jax.Array:

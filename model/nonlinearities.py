@@ -23,10 +23,12 @@ class Nonlinearity:
     Attributes:
         collapses: whether x of the first form is all scalars and vectors; else it is vectors alone.
         scales: the second form, with an offset for every channel.
+        multiplies: whether x of the first form has, beside all scalars and vectors, products of pairs of them.
         bend: of the sum, at every point and in every channel.
     """
 
     collapses: bool = False
+    multiplies: bool = False
     scales: bool = False
     bend: Callable[[jax.Array], jax.Array] = lambda scalars: scalars
 
@@ -46,6 +48,8 @@ def _relu(moduli: jax.Array) -> jax.Array:
 NONLINEARITIES: dict[str, Nonlinearity] = {
     # Esteves et al. 2023, eq. 8; Guth et al. 2021.
     "phase_collapse": Nonlinearity(collapses=True),
+    # The same with products of pairs: advection is one.
+    "products": Nonlinearity(collapses=True, multiplies=True),
     "gelu": Nonlinearity(bend=_gelu),
     # Worrall et al. 2017, Harmonic Networks.
     "magnitude": Nonlinearity(scales=True, bend=_relu),

@@ -93,6 +93,7 @@ LINES: dict[str, Line] = {
 """The table, by name on the command line."""
 
 ABLATIONS: dict[str, Line] = {
+    "products": _ours("products of pairs beside phase collapse", model__nonlinearity="products"),
     "magnitude": _ours("magnitude nonlinearity in place of phase collapse", model__nonlinearity="magnitude"),
     "gelu": _ours("GELU in place of phase collapse", model__nonlinearity="gelu"),
     "no-gate": _ours("vectors without a gate", model__vector_gate=False),
