@@ -60,7 +60,8 @@ class PointwiseNonlinearity(nnx.Module):
     keep their direction and are scaled by a sigmoid gate of the new scalars, or of their lengths where there are no
     scalars; without a gate, as in the paper, they pass as they are.
 
-    Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and there is no gate.
+    Of the kind ``products`` the sum has, beside ``|x|``, products of pairs of scalars, and dot and cross products of pairs of
+    vectors; the gate is linear. Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and there is no gate.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PointwiseNonlinearity(nnx.Module):
         *,
         kind: str,
         gate: bool = True,
+        mirror_symmetric: bool = False,
         dtype: Any = jnp.float32,
         mesh: Mesh | None = None,
         rngs: nnx.Rngs,
@@ -79,18 +81,19 @@ class PointwiseNonlinearity(nnx.Module):
         Args:
             kind: a name of `model.nonlinearities.NONLINEARITIES`.
             gate: scale vectors; not of the kind ``magnitude``.
+            mirror_symmetric: leave out what changes sign under reflections: of ``products`` the crosses.
             dtype: of the computation, whose products accumulate in float32; parameters are float32.
             mesh: that of the transforms around the nonlinearity.
         """
         if kind not in NONLINEARITIES:
             raise ValueError(f"nonlinearity: got {kind!r}, expected one of {', '.join(NONLINEARITIES)}")
-        self.kind, self.mesh = kind, mesh
+        self.kind, self.crosses, self.mesh = kind, not mirror_symmetric, mesh
         rule = NONLINEARITIES[kind]
         if rule.scales:
             self.offset = nnx.Param(jnp.zeros(scalars + vectors))
             return
         moduli = scalars + vectors if rule.collapses else vectors
-        products = scalars // 2 + 2 * (vectors // 2) if rule.multiplies else 0
+        products = scalars // 2 + (1 + self.crosses) * (vectors // 2) if rule.multiplies else 0
         options = {"dtype": dtype, "precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
         self.mix = nnx.Linear(scalars + moduli + products, scalars, **options, rngs=rngs) if scalars else nnx.data(None)
         # Without scalars the lengths of vectors gate them; without vectors there is nothing to gate.
@@ -116,18 +119,23 @@ class PointwiseNonlinearity(nnx.Module):
             return scalars * of_scalars, u * of_vectors, v * of_vectors
         if self.mix is not None:
             moduli = [jnp.sqrt(scalars**2 + _SMOOTHING), length] if rule.collapses else [length]
-            products = _products(scalars, u, v) if rule.multiplies else []
+            products = self._products(scalars, u, v) if rule.multiplies else []
             scalars = rule.bend(_at_points(self.mix, jnp.concatenate([scalars, *moduli, *products], axis=-1)))
         if self.gate is None:
             return scalars, u, v
-        gate = jax.nn.sigmoid(_at_points(self.gate, length if self.mix is None else scalars))
+        gate = _at_points(self.gate, length if self.mix is None else scalars)
+        # A sigmoid bounds the gate, and with it the products of scalars with vectors that a gate can be.
+        gate = 1.0 + gate if rule.multiplies else jax.nn.sigmoid(gate)
         return scalars, u * gate, v * gate
 
+    def _products(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> list[jax.Array]:
+        """Multiply the first half of channels with the second: scalars, and dot and cross of vectors.
 
-def _products(scalars: jax.Array, u: jax.Array, v: jax.Array) -> list[jax.Array]:
-    """Return products of the first half of channels with the second: of scalars, and dot and cross of vectors."""
-    (s, t), (u1, u2), (v1, v2) = (_halves(field) for field in (scalars, u, v))
-    return [s * t, u1 * u2 + v1 * v2, u1 * v2 - v1 * u2]
+        The filter before chooses what meets. Advection is such a product: of a wind, and the gradient of what it carries.
+        """
+        (s, t), (u1, u2), (v1, v2) = (_halves(field) for field in (scalars, u, v))
+        crosses = [u1 * v2 - v1 * u2] if self.crosses else []
+        return [s * t, u1 * u2 + v1 * v2, *crosses]
 
 
 def _halves(field: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -169,7 +177,7 @@ class ResidualBlock(nnx.Module):
             scalars, vectors: features of input and output.
             nonlinearity, gate: see `PointwiseNonlinearity`.
             residual: add the input; without it the branch alone goes on.
-            knots, mirror_symmetric: see `model.filters.ZonalFilter`.
+            knots, mirror_symmetric: see `model.filters.ZonalFilter`, the latter also `PointwiseNonlinearity`.
             normalisation: of the branch's input: ``sample``, ``batch`` or ``none``; see `model.normalisation`.
             scale: of the branch at the start. A small one keeps first rollouts finite, and the variance through many
                 blocks, each of which adds about ``scale**2`` of it.
@@ -184,7 +192,14 @@ class ResidualBlock(nnx.Module):
         options |= {"dtype": transform.dtype, "mesh": transform.mesh}
         self.filter_in = ZonalFilter(transform.band_limit, features, features, **options)
         self.nonlinearity = PointwiseNonlinearity(
-            scalars, vectors, kind=nonlinearity, gate=gate, dtype=transform.dtype, mesh=transform.mesh, rngs=rngs
+            scalars,
+            vectors,
+            kind=nonlinearity,
+            gate=gate,
+            mirror_symmetric=mirror_symmetric,
+            dtype=transform.dtype,
+            mesh=transform.mesh,
+            rngs=rngs,
         )
         self.residual = residual
         self.filter_out = ZonalFilter(transform.band_limit, features, features, scale=scale, **options)

@@ -23,7 +23,8 @@ class Nonlinearity:
     Attributes:
         collapses: whether x of the first form is all scalars and vectors; else it is vectors alone.
         scales: the second form, with an offset for every channel.
-        multiplies: whether x of the first form has, beside all scalars and vectors, products of pairs of them.
+        multiplies: whether x of the first form has, beside all scalars and vectors, products of pairs of them; vectors are then
+            multiplied by ``1 + W3 s + b3`` where others have a sigmoid.
         bend: of the sum, at every point and in every channel.
     """
 
@@ -48,7 +49,7 @@ def _relu(moduli: jax.Array) -> jax.Array:
 NONLINEARITIES: dict[str, Nonlinearity] = {
     # Esteves et al. 2023, eq. 8; Guth et al. 2021.
     "phase_collapse": Nonlinearity(collapses=True),
-    # The same with products of pairs: advection is one.
+    # Phase collapse with products of pairs, as advection is one: the wind on the gradient of what it carries.
     "products": Nonlinearity(collapses=True, multiplies=True),
     "gelu": Nonlinearity(bend=_gelu),
     # Worrall et al. 2017, Harmonic Networks.

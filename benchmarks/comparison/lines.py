@@ -80,6 +80,7 @@ LINES: dict[str, Line] = {
     "scalars": _ours("Spherecast, winds as scalars", model__winds="scalars"),
     "paper": _ours(
         "Spherecast as the paper has it",
+        model__nonlinearity="phase_collapse",
         model__normalisation="batch",
         model__vector_gate=False,
         model__filter_knots=8,
@@ -93,9 +94,11 @@ LINES: dict[str, Line] = {
 """The table, by name on the command line."""
 
 ABLATIONS: dict[str, Line] = {
-    "products": _ours("products of pairs beside phase collapse", model__nonlinearity="products"),
-    "magnitude": _ours("magnitude nonlinearity in place of phase collapse", model__nonlinearity="magnitude"),
-    "gelu": _ours("GELU in place of phase collapse", model__nonlinearity="gelu"),
+    "phase-collapse": _ours(
+        "phase collapse and sigmoid gates in place of products", model__nonlinearity="phase_collapse"
+    ),
+    "magnitude": _ours("magnitude nonlinearity in place of products", model__nonlinearity="magnitude"),
+    "gelu": _ours("GELU in place of products", model__nonlinearity="gelu"),
     "no-gate": _ours("vectors without a gate", model__vector_gate=False),
     "batch-norm": _ours("spectral batch norm in place of each sample's", model__normalisation="batch"),
     "no-norm": _ours("no normalisation", model__normalisation="none"),

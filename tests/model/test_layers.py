@@ -237,6 +237,21 @@ def test_magnitude_scales_by_what_is_left_of_the_modulus():
     assert float(layer(scalars / 10, u, v)[0][0, 0, 0, 0]) == 0.0
 
 
+def test_products_are_of_the_first_half_with_the_second():
+    layer = PointwiseNonlinearity(3, 4, kind="products", rngs=nnx.Rngs(0))
+    layer.mix.kernel[...] = (
+        jnp.zeros_like(layer.mix.kernel[...]).at[-5:].set(jnp.eye(5, 3) + 10.0 * jnp.eye(5, 3, k=-3))
+    )
+    rng = np.random.default_rng(3)
+    s, u, v = (rng.normal(size=(2, 2, 1, count)).astype(np.float32) for count in (3, 4, 4))
+    product, dots = s[..., :1] * s[..., 1:2], u[..., :2] * u[..., 2:] + v[..., :2] * v[..., 2:]
+    crosses = u[..., :2] * v[..., 2:] - v[..., :2] * u[..., 2:]
+    expected = np.concatenate(
+        [product + 10 * crosses[..., :1], dots[..., :1] + 10 * crosses[..., 1:], dots[..., 1:]], -1
+    )
+    np.testing.assert_allclose(layer(*map(jnp.asarray, (s, u, v)))[0], expected, atol=1e-5)
+
+
 def test_without_a_gate_vectors_pass():
     layer = PointwiseNonlinearity(SCALARS, VECTORS, kind="phase_collapse", gate=False, rngs=nnx.Rngs(0))
     scalars, u, v = jnp.ones((2, 2, 1, SCALARS)), *(jnp.full((2, 2, 1, VECTORS), x) for x in (0.5, -2.0))
