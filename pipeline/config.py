@@ -53,9 +53,10 @@ class ModelConfig(Section):
     )
     filter_knots: PositiveInt | None = Field(None, description="knots of a localised filter; null: one per degree")
     nonlinearity: Nonlinearity = Field(
-        "phase_collapse", description="of scalars at every point; magnitude: of the modulus of scalars and vectors"
+        "phase_collapse",
+        description="at every point; phase_collapse: the paper's; products: with products of features, as advection is",
     )
-    vector_gate: bool = Field(True, description="scale vectors by a sigmoid of scalars; not of magnitude")
+    vector_gate: bool = Field(True, description="scale vectors by scalars; not of magnitude")
     residual: bool = Field(True, description="blocks add to what enters them, coefficient by coefficient")
     winds: Literal["vectors", "scalars"] = Field(
         "vectors", description="what pairs of wind components are to the network; two scalars know no rotation"

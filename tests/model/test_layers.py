@@ -167,7 +167,8 @@ def test_mirror_symmetric_layers_commute_with_reflections(gauss, axis):
         options = {"mirror_symmetric": mirror_symmetric, "rngs": nnx.Rngs(0)}
         yield ZonalFilter(BAND_LIMIT, FEATURES, FEATURES, knots=4, **options)
         # The block's grid has the same symmetry, so aliasing keeps it.
-        yield ResidualBlock(gauss, SCALARS, VECTORS, scale=1.0, **options)
+        for kind in ("phase_collapse", "products"):
+            yield ResidualBlock(gauss, SCALARS, VECTORS, nonlinearity=kind, scale=1.0, **options)
 
     assert max(error(layer) for layer in layers(True)) < 1e-5
     assert min(error(layer) for layer in layers(False)) > 0.05
@@ -281,8 +282,8 @@ def test_nonlinearity_has_a_finite_gradient_at_rest(kind):
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
 def test_variance_is_kept_from_the_encoder_through_twenty_blocks(gauss, normalisation, nonlinearity):
     inputs, hidden, blocks = Features(6, 3), Features(16, 8), 20
-    # At the start magnitude is the identity, where other kinds damp what they pass.
-    largest = 3.0 if nonlinearity == "magnitude" else 2.0
+    # At the start magnitude is the identity and products have a gate of one, where other kinds damp what they pass.
+    largest = 2.0 if nonlinearity in ("phase_collapse", "gelu") else 3.0
     modal = random_features(7, batch=4, scalars=inputs.scalars, vectors=inputs.vectors)
     modal = modal / inputs.per_channel(jnp.sqrt(inputs.power(modal)))
     encoder = Encoder(gauss, inputs, hidden, rngs=nnx.Rngs(99))
