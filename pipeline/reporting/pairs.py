@@ -6,6 +6,7 @@ blocks of initial times are resampled in pairs (`transforms.bootstrap`), which n
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ __all__ = ["Pair", "pairs"]
 
 _MOST_CELLS = 300_000
 """Cells of all pairs together, above which only headline fields in the scorecard's region are judged."""
+
+
+_Sums = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ def pairs(scores: Scores) -> list[Pair]:
     regions = [scores.region] if narrow else scores.regions
     shape = (len(scores.regions), len(scores.fields), len(leads))
     found = []
+    # Each line is in many pairs: its sums are cut out of its file once.
+    sums = functools.cache(lambda number, field: _sums(scores.lines[number].blocks, field, regions, leads))
+    number = {line.name: i for i, line in enumerate(scores.lines)}
     for line in (line for line in scores.lines if line.kind == "forecast"):
         for other in (other for other in scores.lines if other is not line):
             ends = np.full((2, *shape), np.nan)
@@ -57,7 +64,11 @@ def pairs(scores: Scores) -> list[Pair]:
             for field in fields if not why else ():
                 at = scores.fields.index(field)
                 rows = [scores.regions.index(name) for name in regions]
-                ends[:, rows, at] = _interval(line, other, field, regions, leads)
+                if _own(line, other):
+                    names = [f"mse_skill_score_vs_{other.name}_{end}" for end in ("lower", "upper")]
+                    ends[:, rows, at] = line.scores(field, names, regions, leads)
+                else:
+                    ends[:, rows, at] = _interval(*(sums(number[each.name], field) for each in (line, other)))
             if not why and np.isnan(ends).all():
                 why = f"fewer than {FEWEST_BLOCKS} blocks of forecasts are scored in both"
             found.append(Pair(line.name, other.name, ends[0], ends[1], why))
@@ -87,24 +98,17 @@ def _without(line: Line, other: Line) -> str:
     return ""
 
 
-def _interval(line: Line, other: Line, field: Field, regions: list[str], leads: np.ndarray) -> np.ndarray:
-    """Return lower and upper end, shape (2, region, lead); NaN where one of the two has no sums."""
-    if _own(line, other):
-        names = [f"mse_skill_score_vs_{other.name}_{end}" for end in ("lower", "upper")]
-        return line.scores(field, names, regions, leads)
-    one, two = (_sums(each.blocks, field, regions, leads) for each in (line, other))
+def _interval(one: _Sums | None, two: _Sums | None) -> np.ndarray | float:
+    """Return lower and upper end of the skill of one against the other, shape (2, region, lead); NaN without sums."""
     if one is None or two is None:
-        return np.full((2, len(regions), len(leads)), np.nan)
-    (sums, counts), (other_sums, other_counts) = one, two
-    skill = skill_score(np.stack([sums, other_sums], axis=1))
+        return np.nan
+    skill = skill_score(np.stack([one[0], two[0]], axis=1))
     # Averages over different forecasts do not make a pair.
-    alike = (counts == other_counts).all(axis=0)
+    alike = (one[1] == two[1]).all(axis=0)
     return np.where(alike, np.stack([skill.lower, skill.upper]), np.nan)
 
 
-def _sums(
-    blocks: xr.Dataset | None, field: Field, regions: list[str], leads: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _sums(blocks: xr.Dataset | None, field: Field, regions: list[str], leads: np.ndarray) -> _Sums | None:
     """Return sums and counts of a field, shape (block, region, lead)."""
     if blocks is None or field.variable not in blocks:
         return None
