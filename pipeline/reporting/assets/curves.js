@@ -21,7 +21,7 @@ if (scores && scores.metrics.length && document.getElementById("explorer")) {
       const point = (array, i) => (array && known(array[i]) ? array[i] : null);
       return {
         name: line.name, css: line.css,
-        points: scores.leads.map((lead, i) => [lead, point(values, i)]),
+        points: scores.leads.map((lead, i) => [lead, point(values, i)]).filter((_, i) => line.has[i]),
         band: lower && scores.leads.map((lead, i) => [lead, point(lower, i), point(upper, i)]).filter(([, low]) => low !== null),
       };
     });

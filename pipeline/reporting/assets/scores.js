@@ -14,6 +14,9 @@ if (scores) {
     for (const key of ["values", "lower", "upper"]) line[key] = floats(line[key]);
     line.css = line.kind === "baseline" ? line.name : `c${colour % PALETTE} d${Math.floor(colour / PALETTE) % 3}`;
     if (line.kind !== "baseline") colour++;
+    // Lead times that its file has: a curve goes on over others, and breaks where a score is missing.
+    line.has = scores.leads.map(() => false);
+    line.values.forEach((value, i) => { if (known(value)) line.has[i % scores.leads.length] = true; });
   }
   for (const pair of scores.pairs) for (const key of ["lower", "upper"]) pair[key] = floats(pair[key]);
 }
