@@ -7,7 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
-__all__ = ["disk_message", "short_message"]
+from pipeline.stores.retrying import UnreachableError, is_transient
+from transforms.errors import InputError
+
+__all__ = ["disk_message", "may_pass", "short_message"]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -46,3 +49,13 @@ def disk_message(error: BaseException, directory: Path | None = None) -> str | N
 def short_message(error: BaseException, directory: Path | None = None) -> str:
     """Return one short text for an error of any kind."""
     return disk_message(error, directory) or f"{type(error).__name__}: {error}"
+
+
+def may_pass(error: BaseException, directory: Path | None = None) -> bool:
+    """Whether the stage that failed so may succeed when it is tried again: where the network or a server failed it.
+
+    What was refused, a disk that is full and a fault of the program stay as they are.
+    """
+    if isinstance(error, InputError):
+        return isinstance(error, UnreachableError)
+    return disk_message(error, directory) is None and is_transient(error)

@@ -1,20 +1,18 @@
-"""Run the stages of a configuration on this machine: one process at a time, each with its log.
+"""Run the stages of a configuration on this machine: each in a process of its own, independent ones at the same time.
 
-`run` decides what has to work (see `dags.plan`), holds the run's lock, starts each stage as a process of its own and
-records in `state.json` what became of it. `work` is what happens inside that process.
+`run` decides what has to work (see `dags.plan`) and in which order (`dags.schedule`), holds the run's lock, starts each
+stage (`dags.stage_process`) and records in `state.json` what became of it. `dags.stage_work` is what happens inside a
+stage's process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import logging
 import os
 import selectors
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -29,24 +27,24 @@ from rich.markup import escape
 from dags import processes
 from dags.display import Display, display_for, plan_table
 from dags.fingerprints import graph
-from dags.plan import Step, descendants, expected_of, plan, upstream_faults
+from dags.logs import log_path
+from dags.machine import default_jobs
+from dags.plan import Step, descendants, plan
+from dags.schedule import Patience, Schedule
+from dags.stage_process import Ending, StageProcess
 from dags.stages import STAGES, Stage
 from dags.state import State, holds, utc_now
 from pipeline.artefacts import working_path
 from pipeline.config import Config
-from pipeline.jobs.progress import FD_VARIABLE
 from pipeline.processes.membership import PREEMPTED
-from pipeline.runs import Run
-from pipeline.stages import load
 from transforms.errors import InputError
 
-__all__ = ["follow", "run", "stage_command", "work"]
+__all__ = ["run", "stage_command"]
 
-_GRACE = 20.0
-"""Seconds a stage has to end after it was told to, before it is killed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LOG_TAIL = 12
-_FOLLOW_SECONDS = 300.0
+_TICK = 0.1
+_ENDING = 0.02
+"""Seconds between looks at a process that has let go of its pipe and is about to end."""
 
 Command = Callable[[str, Path, bool], list[str]]
 
@@ -64,16 +62,22 @@ def run(
     until: Collection[str] = (),
     force: Collection[str] = (),
     dry_run: bool = False,
+    jobs: int | None = None,
+    patience: Patience = Patience(),
     console: Console | None = None,
     stages: dict[str, Stage] = STAGES,
     command: Command = stage_command,
 ) -> int:
     """Bring the artefacts of a run up to date.
 
+    Once a stage has failed no other is started; those at work are let finish.
+
     Args:
         directory: the run directory; made when missing.
         start, until, force: see `dags.plan.plan`.
         dry_run: only print what would run and why; nothing is written.
+        jobs: most stages at work at once; by default what the machine has cores and memory for.
+        patience: how often a stage is tried again that failed for a reason that passes.
         console: where progress is printed; standard error by default.
         stages, command: the table of stages, and how one is started.
 
@@ -89,10 +93,11 @@ def run(
     if directory.exists() and not (directory / "config.yaml").is_file() and _occupied(directory):
         raise InputError(f"{directory}: exists and is not a run directory. Choose another --name or --runs-dir.")
     choice: dict[str, Any] = {"start": start, "until": until, "force": force, "stages": stages}
-    steps = plan(config, directory, **choice)
     if dry_run:
-        console.print(plan_table(steps))
+        console.print(plan_table(plan(config, directory, **choice)))
         return 0
+    if not directory.exists():
+        plan(config, directory, **choice)  # What is refused leaves no directory behind.
     try:
         (directory / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,77 +110,164 @@ def run(
         if not working:
             console.print(f"[green]Nothing to do[/]: {escape(str(directory))} is up to date.", highlight=False)
             return 0
-        downstream = {name: descendants(graph(config, stages), [name]) - {name} for name in graph(config, stages)}
-        with display_for(console, steps) as display, _signals() as received:
-            for step in working:
-                if step.forced:
-                    for name in downstream[step.stage.name]:
-                        state.stages.setdefault(name, {})["stale"] = True
-                outcome = _attempt(step, directory, lock, state, display, received, command)
-                if outcome.state != "done":
+        nodes = graph(config, stages)
+        downstream = {name: descendants(nodes, [name]) - {name} for name in nodes}
+        earlier = {name: entry["seconds"] for name, entry in state.stages.items() if entry.get("seconds")}
+        with display_for(console, steps, earlier) as display, _signals() as received:
+            runner = _Runner(directory, lock, state, display, received, command, patience, downstream)
+            outcomes = runner.work(Schedule(working, jobs or default_jobs(config)))
+    return _explain(console, directory, outcomes)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one stage: done, failed or interrupted, with an exit status and what to say."""
+
+    stage: str
+    state: str
+    status: int
+    error: str = ""
+
+
+@dataclass
+class _Attempt:
+    """A stage at work."""
+
+    step: Step
+    process: StageProcess
+    number: int
+    clock: float
+    ending: bool = False
+
+
+class _Runner:
+    """Starts the stages of one run, follows them and records what became of them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        lock: int,
+        state: State,
+        display: Display,
+        received: list[int],
+        command: Command,
+        patience: Patience,
+        downstream: dict[str, set[str]],
+    ) -> None:
+        self._directory, self._lock, self._state = directory, lock, state
+        self._display, self._received = display, received
+        self._command, self._patience, self._downstream = command, patience, downstream
+        self._attempts: dict[str, _Attempt] = {}
+        self._numbers: dict[str, int] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def work(self, schedule: Schedule) -> list[_Outcome]:
+        """Work until all is done, a stage has failed, or the runner was told to stop; return what became of stages."""
+        outcomes: list[_Outcome] = []
+        try:
+            while True:
+                stopping = bool(self._received) or any(outcome.state != "done" for outcome in outcomes)
+                while not stopping and (step := schedule.start_next(time.monotonic())) is not None:
+                    self._begin(step)
+                if not self._attempts and (stopping or not schedule.waiting):
                     break
-    _explain(console, step, directory, outcome)
-    return outcome.status
+                self._listen()
+                for attempt in list(self._attempts.values()):
+                    ended = attempt.process.ending()
+                    if ended is not None:
+                        outcome = self._end(attempt, ended, schedule)
+                        outcomes += [outcome] if outcome else []
+        finally:
+            for attempt in self._attempts.values():
+                attempt.process.end()
+            self._selector.close()
+        if self._received and not any(outcome.state != "done" for outcome in outcomes):
+            outcomes += [_Outcome(step.stage.name, "interrupted", self._stopped()) for step in schedule.waiting[:1]]
+        return outcomes
 
+    def _begin(self, step: Step) -> None:
+        name = step.stage.name
+        log = log_path(self._directory, name)
+        number = self._numbers[name] = self._numbers.get(name, 0) + 1
+        started = utc_now()
+        self._display.begin(step)
+        if step.forced:
+            for after in self._downstream[name]:
+                self._state.stages.setdefault(after, {})["stale"] = True
+        if step.anew and number == 1:
+            for artefact in step.stage.artefacts:
+                _discard(working_path(self._directory / artefact))
+        why = step.why if number == 1 else f"attempt {number}"
+        with log.open("ab") as stream:
+            stream.write(f"=== {name}, {started}: {why}\n".encode())
+        process = StageProcess(self._command(name, self._directory, step.forced), log, self._lock)
+        self._attempts[name] = _Attempt(step, process, number, time.monotonic())
+        self._selector.register(process, selectors.EVENT_READ)
+        self._state.update(
+            name,
+            state="running",
+            pid=process.pid,
+            log=str(log),
+            attempt=number,
+            started=started,
+            # What is known of earlier artefacts is not true of those to come.
+            **dict.fromkeys(("ended", "seconds", "shared", "checksums")),
+        )
 
-def work(
-    name: str,
-    directory: Path,
-    *,
-    force: bool = False,
-    stages: dict[str, Stage] = STAGES,
-    function: Callable[[str], Callable[[Run, str, dict[str, str]], None]] = load,
-) -> None:
-    """Do the work of one stage in this process, unless its artefacts match already.
+    def _listen(self) -> None:
+        """Wait a moment for news, and show it."""
+        ending = any(attempt.ending for attempt in self._attempts.values())
+        self._selector.select(_ENDING if ending else _TICK)
+        for attempt in self._attempts.values():
+            events, ending = attempt.process.listen()
+            for event in events:
+                self._display.event(attempt.step, event)
+            if ending and not attempt.ending:  # Its pipe would wake this loop over and over.
+                attempt.ending = True
+                self._selector.unregister(attempt.process)
+            attempt.process.tell(self._received)
+        self._display.tick()
 
-    Raises:
-        InputError: an upstream artefact is missing or does not match, or the stage is worked on already.
-    """
-    run = Run.open(directory)
-    with contextlib.ExitStack() as stack:
-        if not processes.inherited_lock():
-            stack.enter_context(processes.hold(directory, shared=True))
-            stack.enter_context(processes.hold(directory, f".lock-{name}"))
-        nodes = graph(run.config, stages)
-        if name not in nodes:
-            raise InputError(f"stage {name!r} is not part of this run; its stages are {', '.join(nodes)}.")
-        expected = expected_of(run.config, State(directory), stages)
-        faults = upstream_faults(directory, [nodes[up] for up in nodes[name].upstream], expected)
-        if faults:
-            raise InputError(f"{name}: cannot start, since\n{faults}\nRun `spherecast run {directory}` to make them.")
-        if not force and holds(directory, nodes[name], expected[name].fingerprint) is None:
-            logging.getLogger(__name__).info("%s is up to date", name)
-            return
-        function(name)(run, expected[name].fingerprint, expected[name].inputs)
+    def _end(self, attempt: _Attempt, ending: Ending, schedule: Schedule) -> _Outcome | None:
+        """Record how a stage ended; None where it starts again."""
+        step, name = attempt.step, attempt.step.stage.name
+        if not attempt.ending:
+            self._selector.unregister(attempt.process)
+        del self._attempts[name]
+        seconds = time.monotonic() - attempt.clock
+        log = log_path(self._directory, name)
+        fault = "" if ending.status else holds(self._directory, step.stage, step.expected.fingerprint) or ""
+        wait = self._patience.wait(attempt.number) if ending.transient and not self._received else None
+        if ending.status and wait is not None:
+            with contextlib.suppress(OSError):
+                self._state.update(name, state="pending", pid=None)
+            self._display.pause(step, wait, ending.cause(log))
+            schedule.put_back(step, time.monotonic() + wait, alone=ending.status < 0)
+            return None
+        if not ending.status and not fault:
+            outcome = _Outcome(name, "done", 0)
+        elif self._received or ending.status == PREEMPTED:
+            status = PREEMPTED if ending.status == PREEMPTED else self._stopped()
+            outcome = _Outcome(name, "interrupted", status)
+        else:
+            error = f"{name} ended, but {fault}." if not ending.status else ending.cause(log)
+            outcome = _Outcome(name, "failed", 2 if ending.status == 2 else 1, error)
+        self._record(step, outcome, seconds, ending.shared)
+        schedule.end(step)
+        return outcome
 
+    def _record(self, step: Step, outcome: _Outcome, seconds: float, shared: str) -> None:
+        name, done = step.stage.name, outcome.state == "done"
+        # On a full disk the reason for the failure matters more than its record.
+        with contextlib.nullcontext() if done else contextlib.suppress(OSError):
+            times = {"ended": utc_now(), "seconds": round(seconds, 2)}
+            self._state.update(name, state=outcome.state, pid=None, shared=shared or None, **times)
+        if done:
+            self._state.record_done(step.stage, step.expected, "done")
+        self._display.end(step, outcome.state, seconds, f"taken over from {shared}" if shared and done else "")
 
-def follow(
-    name: str, directory: Path, *, timeout: float = _FOLLOW_SECONDS, stages: dict[str, Stage] = STAGES, function=load
-) -> None:
-    """Do a stage's work beside the process that leads it, which holds the locks, keeps the record and publishes.
-
-    Args:
-        timeout: seconds to wait until the leading process has started the stage.
-
-    Raises:
-        InputError: it did not start.
-    """
-    limit = time.monotonic() + timeout
-    while True:
-        if (directory / "config.yaml").is_file():
-            config, state = Run.open(directory).config, State(directory)
-            if state.stages.get(name, {}).get("state") == "running":
-                break
-            if holds(directory, stages[name], expected_of(config, state, stages)[name].fingerprint) is None:
-                return
-        if time.monotonic() > limit:
-            raise InputError(
-                f"{directory}: process 0 has not started {name} within {timeout:g} s. All processes need the same "
-                "folder of runs, on a file system they share."
-            )
-        time.sleep(0.5)
-    expected = expected_of(config, state, stages)[name]
-    function(name)(Run.open(directory), expected.fingerprint, expected.inputs)
+    def _stopped(self) -> int:
+        return 128 + self._received[0]
 
 
 def _planned_state(directory: Path, steps: list[Step]) -> State:
@@ -190,145 +282,25 @@ def _planned_state(directory: Path, steps: list[Step]) -> State:
     return state
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    state: str
-    status: int
-    error: str
-
-
-def _attempt(
-    step: Step,
-    directory: Path,
-    lock: int,
-    state: State,
-    display: Display,
-    received: list[int],
-    command: Command,
-) -> _Outcome:
-    """Start one stage, follow it to its end and record it."""
-    name = step.stage.name
-    log = directory / "logs" / f"{name}.log"
-    started, clock = utc_now(), time.monotonic()
-    state.update(name, state="running", started=started, ended=None, seconds=None, log=str(log))
-    display.begin(step)
-    if step.anew:
-        for artefact in step.stage.artefacts:
-            _discard(working_path(directory / artefact))
-    with log.open("ab") as stream:
-        stream.write(f"=== {name}, {started}: {step.why}\n".encode())
-        stream.flush()
-        status, error = _follow(command(name, directory, step.forced), name, lock, stream, state, display, received)
-    fault = holds(directory, step.stage, step.expected.fingerprint) if status == 0 else error or _cause(status, log)
-    if fault is None:
-        result = "done"
-    elif received or status == PREEMPTED:
-        result = "interrupted"
-    else:
-        result, error = "failed", f"{name} ended, but {fault}." if status == 0 else fault
-    seconds = time.monotonic() - clock
-    # On a full disk the reason for the failure matters more than its record.
-    with contextlib.nullcontext() if result == "done" else contextlib.suppress(OSError):
-        state.update(name, ended=utc_now(), seconds=round(seconds, 2), state=result, pid=None)
-    if result == "done":
-        state.record_done(step.stage, step.expected, result)
-    display.end(step, result, seconds)
-    if result == "interrupted":
-        return _Outcome(result, 128 + received[0] if received and status != PREEMPTED else PREEMPTED, "")
-    return _Outcome(result, 0 if result == "done" else 2 if status == 2 else 1, error)
-
-
-def _follow(
-    arguments: list[str],
-    name: str,
-    lock: int,
-    log,
-    state: State,
-    display: Display,
-    received: list[int],
-) -> tuple[int, str]:
-    """Run one process to its end; return its exit status and the error it reported."""
-    reader, writer = os.pipe()
-    environment = {
-        **os.environ,
-        FD_VARIABLE: str(writer),
-        processes.LOCK_VARIABLE: str(lock),
-        processes.PARENT_VARIABLE: str(os.getpid()),
-        "PYTHONUNBUFFERED": "1",
-    }
-    try:
-        child = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=(writer, lock),
-            process_group=0,
-            env=environment,
-        )
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-    state.update(name, pid=child.pid)
-    error, told, deadline = "", 0, float("inf")
-    with os.fdopen(reader, "rb", buffering=0) as pipe, selectors.DefaultSelector() as selector:
-        os.set_blocking(reader, False)
-        selector.register(pipe, selectors.EVENT_READ)
-        rest, ended = b"", False
-        while not ended:
-            ended = child.poll() is not None
-            selector.select(0.0 if ended else 0.1)
-            chunk = pipe.read(1 << 16)
-            if chunk == b"":  # The stage has let go of the pipe and is about to end.
-                time.sleep(0.02)
-            *lines, rest = (rest + (chunk or b"")).split(b"\n")
-            error = _show_events(lines, display) or error
-            display.tick()
-            if len(received) > told:
-                _signal_group(child.pid, received[0] if told == 0 else signal.SIGKILL)
-                told, deadline = len(received), time.monotonic() + _GRACE
-            elif time.monotonic() > deadline:
-                _signal_group(child.pid, signal.SIGKILL)
-    _signal_group(child.pid, signal.SIGKILL)  # Workers that a dying stage left behind.
-    return child.returncode, error
-
-
-def _show_events(lines: list[bytes], display: Display) -> str:
-    """Show the progress that a stage reports; return the error among it, or an empty text."""
-    error = ""
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError):  # Threads that report at once may garble a line.
-            event = json.loads(line)
-            if "error" in event:
-                error = event["error"]
-            else:
-                display.event(event)
-    return error
-
-
-def _cause(status: int, log: Path) -> str:
-    """Return why a stage failed that said nothing itself."""
-    if status < 0:
-        name = signal.Signals(-status).name
-        hint = " The machine may have run out of memory." if name == "SIGKILL" else ""
-        return f"killed by {name}.{hint}"
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
-    return "\n".join(lines) or f"ended with status {status}"
-
-
-def _explain(console: Console, step: Step, directory: Path, outcome: _Outcome) -> None:
-    """Say why the last stage that worked is not done, where it is not, and how to go on."""
+def _explain(console: Console, directory: Path, outcomes: list[_Outcome]) -> int:
+    """Say which stages are not done, why, and how to go on; return the status of the whole."""
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    if outcome.state == "interrupted":
-        console.print(f"[yellow]Stopped[/] in {step.stage.name}; finished stages are kept.", highlight=False)
-        say(f"Go on with: spherecast run {directory}")
-    elif outcome.state == "failed":
-        console.print(f"\n[bold red]{step.stage.name} failed[/]", highlight=False)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    stopped = [outcome for outcome in outcomes if outcome.state == "interrupted"]
+    for outcome in failed:
+        console.print(f"\n[bold red]{outcome.stage} failed[/]", highlight=False)
         say(outcome.error)
-        say(f"\nLog:    {directory / 'logs' / step.stage.name}.log")
+        say(f"\nLog:    {log_path(directory, outcome.stage)}")
+    if failed:
         say(f"Resume: spherecast run {directory}")
+    elif stopped:
+        names = ", ".join(outcome.stage for outcome in stopped)
+        console.print(f"[yellow]Stopped[/] in {names}; finished stages are kept.", highlight=False)
+        say(f"Go on with: spherecast run {directory}")
+    if failed:
+        return max(outcome.status for outcome in failed)
+    # Who starts runs again looks for the status of work that was saved.
+    return min((outcome.status for outcome in stopped), default=0)
 
 
 @contextlib.contextmanager
@@ -346,11 +318,6 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def _occupied(directory: Path) -> bool:

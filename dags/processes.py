@@ -18,12 +18,22 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dags.state import utc_now
 from pipeline.jobs.progress import FD_VARIABLE
 from transforms.errors import InputError
 
-__all__ = ["LOCK_VARIABLE", "PARENT_VARIABLE", "hold", "in_use", "inherited_lock", "report_error", "tie_to_parent"]
+__all__ = [
+    "LOCK_VARIABLE",
+    "PARENT_VARIABLE",
+    "hold",
+    "in_use",
+    "inherited_lock",
+    "report_error",
+    "tell",
+    "tie_to_parent",
+]
 
 LOCK_VARIABLE = "SPHERECAST_LOCK_FD"
 PARENT_VARIABLE = "SPHERECAST_RUNNER_PID"
@@ -88,12 +98,17 @@ def tie_to_parent() -> None:
         os._exit(1)
 
 
-def report_error(text: str) -> None:
-    """Tell the runner, where there is one, why this stage fails."""
+def report_error(text: str, *, transient: bool = False) -> None:
+    """Tell the runner, where there is one, why this stage fails, and whether the same may succeed later."""
+    tell(error=text[:3000], transient=transient)
+
+
+def tell(**values: Any) -> None:
+    """Tell the runner, where there is one, values that JSON can hold: progress, an error, what was taken over."""
     descriptor = os.environ.get(FD_VARIABLE)
     if descriptor is not None:
         with contextlib.suppress(OSError):
-            os.write(int(descriptor), (json.dumps({"error": text[:3000]}) + "\n").encode())
+            os.write(int(descriptor), (json.dumps(values) + "\n").encode())
 
 
 def _acquire(descriptor: int, directory: Path, shared: bool) -> None:

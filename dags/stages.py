@@ -23,6 +23,7 @@ class Stage:
         summary: one line for a person.
         gates: those of `upstream` that only have to succeed. Their results hold nothing that this stage's other
             inputs do not determine, so they do not enter its fingerprint.
+        accelerator: whether it computes on the machine's accelerator, which one process at a time can have.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Stage:
     artefacts: tuple[str, ...]
     summary: str
     gates: tuple[str, ...] = ()
+    accelerator: bool = False
 
     def command(self, run_directory: str) -> list[str]:
         """Return the command line that runs this stage of the run in `run_directory`."""
@@ -40,7 +42,14 @@ class Stage:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("simulate", (), ("source.kind", "simulation"), ("source.zarr",), "make a simulated atmosphere"),
+        Stage(
+            "simulate",
+            (),
+            ("source.kind", "simulation"),
+            ("source.zarr",),
+            "make a simulated atmosphere",
+            accelerator=True,
+        ),
         Stage(
             "validate",
             ("simulate",),
@@ -76,6 +85,7 @@ STAGES: dict[str, Stage] = {
             ("periods.train", "periods.validation", "model", "training"),
             ("checkpoints",),
             "train the spherical network",
+            accelerator=True,
         ),
         Stage(
             "forecast",
@@ -83,6 +93,7 @@ STAGES: dict[str, Stage] = {
             ("periods.test", "forecast"),
             ("forecast.zarr",),
             "forecast from every initial time of the test period",
+            accelerator=True,
         ),
         Stage(
             "evaluate",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dags.checksums import checksums
 from dags.fingerprints import Expectation
 from dags.stages import Stage
 from pipeline.artefacts import read_description
@@ -20,8 +21,9 @@ class State:
     """The record of one run.
 
     Each stage's entry has ``state`` (pending, running, done, skipped, failed or interrupted), ``started`` and ``ended``
-    (UTC), ``seconds``, ``bytes`` by artefact, ``log``, ``pid``, ``fingerprint``, ``parts`` and ``inputs`` (see
-    `Expectation`), and ``stale`` once a stage before it was forced.
+    (UTC), ``seconds``, ``attempt`` (number of it, from 1), ``bytes`` and ``checksums`` (see `dags.checksums`) by artefact, ``log``, ``pid``, ``fingerprint``,
+    ``parts`` and ``inputs`` (see `Expectation`), ``shared`` (the run it was taken over from, or null), and ``stale`` once
+    a stage before it was forced.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -48,9 +50,11 @@ class State:
 
     def record_done(self, stage: Stage, expected: Expectation, state: str) -> None:
         """Record that the artefacts of `stage` are there and match."""
-        sizes = self.stages.get(stage.name, {}).get("bytes")
-        if state == "done" or not sizes:  # Counting the files of a large store takes long.
+        entry = self.stages.get(stage.name, {})
+        sizes, sums = entry.get("bytes"), entry.get("checksums")
+        if state == "done" or not sizes or not sums:  # Counting the files of a large store takes long.
             sizes = {name: size_of(self.directory / name) for name in stage.artefacts}
+            sums = {name: checksums(self.directory / name) for name in stage.artefacts}
         self.update(
             stage.name,
             state=state,
@@ -58,6 +62,7 @@ class State:
             parts=expected.parts,
             inputs=expected.inputs,
             bytes=sizes,
+            checksums=sums,
             stale=False,
         )
 

@@ -289,6 +289,9 @@ class ExecutionConfig(Section):
         4, description="further attempts at a read of a remote source that failed"
     )
     loader_memory_mb: PositiveInt = Field(1024, description="memory the training loader may keep decoded data in")
+    share_results: bool = Field(
+        True, description="take over what a run in the same folder has made from the same settings and inputs"
+    )
 
 
 class Config(Section):

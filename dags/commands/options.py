@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from dags import local, processes
-from dags.failures import short_message
+from dags.failures import may_pass, short_message
 from dags.stages import STAGES
 from pipeline.config import Config
 from pipeline.config_files import load_config, names_run
@@ -29,8 +29,10 @@ __all__ = [
     "STEPS",
     "Configuration",
     "Force",
+    "Jobs",
     "Name",
     "Overrides",
+    "Retries",
     "RunsDir",
     "bring_stage_up_to_date",
     "bring_up_to_date",
@@ -47,6 +49,12 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="a.b=c", help="Va
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run, and of its folder; the configuration's.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again although the result is up to date.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Most stages at work at once; what cores and memory allow.")
+]
+Retries = Annotated[
+    int, typer.Option(min=0, help="Further attempts at a stage that lost the network or was killed for memory.")
+]
 STAGE_NAMES = f"One of {', '.join(STAGES)}."
 RUNS: dict[str, Any] = {"rich_help_panel": "Runs"}
 STEPS: dict[str, Any] = {"rich_help_panel": "Stages of a run"}
@@ -89,11 +97,11 @@ def reporting(directory: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        processes.report_error(str(error))
+        processes.report_error(str(error), transient=may_pass(error, directory))
         _part(2, error)
         raise
     except Exception as error:
-        processes.report_error(short_message(error, directory))
+        processes.report_error(short_message(error, directory), transient=may_pass(error, directory))
         _part(1, error)
         if not processes.inherited_lock():
             raise

@@ -1,7 +1,8 @@
-"""Commands on whole runs: run the chain, and show how far it is."""
+"""Commands on whole runs: run the chain, show how far it is, and clean up."""
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dags import local, processes
-from dags.commands.options import RUNS, Configuration, Name, Overrides, RunsDir, locate, print_result
+from dags import cleaning, local, processes
+from dags.commands.options import RUNS, Configuration, Jobs, Name, Overrides, Retries, RunsDir, locate, print_result
 from dags.display import as_bytes, as_duration
 from dags.fingerprints import graph
+from dags.schedule import Patience
 from dags.state import State
 from pipeline.runs import Run
 
@@ -41,6 +43,8 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and why; change nothing.")] = False,
+    jobs: Jobs = None,
+    retries: Retries = Patience.retries,
 ) -> None:
     """Run the whole chain: simulate, validate, regrid, statistics, climatology, train, forecast, evaluate, report.
 
@@ -58,6 +62,8 @@ def run(
         until=[until] if until else [],
         force=force or [],
         dry_run=dry_run,
+        jobs=jobs,
+        patience=Patience(retries),
     )
     if status == 0 and not dry_run and until in (None, "report"):
         print_result(config, directory)
@@ -74,9 +80,7 @@ def status(
 
     Reads runs/NAME/state.json. Example: `spherecast status quickstart`
     """
-    path = Path(directory) if (Path(directory) / "config.yaml").is_file() else runs_dir / directory
-    run = Run.open(path if path.exists() else Path(directory))
-    record = _record(run)
+    record = _record(_located(directory, runs_dir))
     if as_json:
         print(json.dumps(record, indent=1))
         return
@@ -95,6 +99,46 @@ def status(
         log = entry.get("log") or ""
         table.add_row(name, state, as_duration(entry.get("seconds")), as_bytes(size) if size else "", escape(log))
     Console().print(table)
+
+
+@app.command(**RUNS)
+def clean(
+    folder: Annotated[Path, typer.Argument(metavar="RUNS_DIR", help="The folder of runs, or one run.")] = Path("runs"),
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; otherwise it is only listed.")] = False,
+) -> None:
+    """List what no run refers to, with sizes: partial artefacts, older logs, checkpoints; remove it with --delete.
+
+    A run that is worked on is passed over. What an unfinished stage goes on from is kept, and so is all that is not of
+    Spherecast's making.
+
+    Example: `spherecast clean runs --delete`
+    """
+    found = cleaning.remove(folder) if delete else cleaning.survey(folder)
+    console = Console()
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    if found.leftovers:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("removed" if delete else "left over", overflow="fold")
+        table.add_column("size", justify="right", no_wrap=True)
+        table.add_column("why")
+        for leftover in found.leftovers:
+            table.add_row(escape(str(leftover.path)), as_bytes(leftover.size), leftover.reason)
+        console.print(table)
+    for directory, reason in found.passed_over:
+        say(f"{directory}: passed over, {reason}")
+    total = as_bytes(sum(leftover.size for leftover in found.leftovers))
+    if not found.leftovers:
+        say(f"{folder}: nothing is left over.")
+    elif delete:
+        say(f"Removed {total}.")
+    else:
+        say(f"{total} in all; nothing was removed. Remove it with: spherecast clean {folder} --delete")
+
+
+def _located(directory: str, runs_dir: Path) -> Run:
+    """Return the run that a directory, or the name of a run, means."""
+    path = Path(directory) if (Path(directory) / "config.yaml").is_file() else runs_dir / directory
+    return Run.open(path if path.exists() else Path(directory))
 
 
 def _record(run: Run) -> dict[str, Any]:

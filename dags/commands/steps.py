@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from dags import local, processes
+from dags import local, processes, stage_work
 from dags.commands.options import (
     STAGE_NAMES,
     STEPS,
     Configuration,
     Force,
+    Jobs,
     Name,
     Overrides,
     RunsDir,
@@ -71,6 +72,7 @@ def preprocess(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and why; change nothing.")] = False,
+    jobs: Jobs = None,
 ) -> None:
     """Prepare data for training: validate, regrid, statistics, climatology.
 
@@ -85,7 +87,7 @@ def preprocess(
         directory = runs_dir / config.name
     else:
         config, directory = locate(configuration, overrides, runs_dir, name)
-    status = local.run(config, directory, until=PREPROCESS_END, dry_run=dry_run)
+    status = local.run(config, directory, until=PREPROCESS_END, dry_run=dry_run, jobs=jobs)
     if status == 0 and not dry_run:
         Console().print(f"Training store: {directory / 'training.zarr'}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(status)
@@ -128,7 +130,7 @@ def train(
         }
     if member.process > 0:
         with reporting(directory):
-            local.follow("train", directory)
+            stage_work.follow("train", directory)
     else:
         bring_up_to_date("train", config, directory, force)
 
@@ -331,7 +333,7 @@ def stage(
     """Do the work of one stage in this process; what schedulers call."""
     processes.tie_to_parent()
     with reporting(directory):
-        local.work(name, directory, force=force)
+        stage_work.work(name, directory, force=force)
 
 
 def _with_runner(overrides: list[str], runner: str | None) -> list[str]:

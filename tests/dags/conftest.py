@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dags import local
 from dags.cli import main
+from dags.schedule import Patience
 from pipeline.config_files import load_config
 
 SCRIPT = Path(__file__).with_name("fake_chain.py")
@@ -65,7 +66,7 @@ class Fake:
             stages=self.chain.STAGES,
             command=self.chain.command,
             console=Console(file=text, width=200),
-            **options,
+            **{"patience": Patience(pause=0.01), **options},
         )
         return SimpleNamespace(status=status, text=text.getvalue(), worked=self.attempts()[before:])
 

@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from dags import failures, local, processes
+from dags import failures, local, processes, stage_work
 from dags.stages import Stage
 from pipeline.artefacts import describe, publishing
-from pipeline.jobs.progress import progress
+from pipeline.jobs.progress import FD_VARIABLE, progress
 from pipeline.processes.membership import PREEMPTED
 from transforms.errors import InputError
 
@@ -44,7 +44,7 @@ def function(name: str):
         with (run.directory / "attempts").open("a") as stream:
             stream.write(f"{name} {os.getpid()} {time.time()}\n")
         if stage == name:
-            misbehave(behaviour, run.directory)
+            misbehave(name, behaviour, run.directory)
         with progress(name, 4) as bar:
             for _ in range(4):
                 bar.advance()
@@ -57,7 +57,13 @@ def function(name: str):
     return run_stage
 
 
-def misbehave(behaviour: str, directory: Path) -> None:
+def attempts(name: str, directory: Path) -> int:
+    """Return how often a stage has begun to work."""
+    path = directory / "attempts"
+    return sum(line.split()[0] == name for line in path.read_text().splitlines()) if path.exists() else 0
+
+
+def misbehave(name: str, behaviour: str, directory: Path) -> None:
     if behaviour == "input":
         raise InputError("temperature: level 925 hPa is missing; the source has 500, 850.")
     if behaviour == "crash":
@@ -70,6 +76,23 @@ def misbehave(behaviour: str, directory: Path) -> None:
                 stream.write(bytes(4096))
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "killed once" and attempts(name, directory) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "lost" and attempts(name, directory) < 3:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    if behaviour == "meet":  # Ends when another branch has begun beside it.
+        deadline = time.monotonic() + 60.0
+        while not attempts("climatology", directory):
+            if time.monotonic() > deadline:
+                raise RuntimeError("nothing works beside this stage")
+            time.sleep(0.02)
+    if behaviour == "chatty":
+        for number in range(24):
+            print(f"line {number} " + "word " * 5_000, flush=True)
+            time.sleep(0.1)
+    if behaviour == "garbled":
+        for line in (b"{half\n", b"[1, 2]\n", b'{"task": "x"}\n', b"\n"):
+            os.write(int(os.environ[FD_VARIABLE]), line)
     if behaviour == "nothing":
         raise SystemExit(0)
     if behaviour == "preempted":
@@ -94,12 +117,13 @@ def main() -> None:
     name, directory = sys.argv[1], Path(sys.argv[2])
     print(f"working on {name}")
     try:
-        local.work(name, directory, force="--force" in sys.argv, stages=STAGES, function=function)
+        stage_work.work(name, directory, force="--force" in sys.argv, stages=STAGES, function=function)
     except InputError as error:
-        processes.report_error(str(error))
+        processes.report_error(str(error), transient=failures.may_pass(error, directory))
         raise SystemExit(2) from error
     except Exception as error:
-        processes.report_error(failures.short_message(error, directory))
+        transient = failures.may_pass(error, directory)
+        processes.report_error(failures.short_message(error, directory), transient=transient)
         raise
 
 
@@ -107,9 +131,9 @@ def runner() -> None:
     """`fake_chain.py run CONFIG RUN`: the runner itself, for tests that signal it."""
     from pipeline.config_files import load_config
 
-    config = load_config(sys.argv[2])
+    config, jobs = load_config(sys.argv[2]), int(os.environ.get("JOBS", "2"))
     try:
-        raise SystemExit(local.run(config, Path(sys.argv[3]), stages=STAGES, command=command))
+        raise SystemExit(local.run(config, Path(sys.argv[3]), stages=STAGES, command=command, jobs=jobs))
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from dags import local, processes
+from dags import processes, stage_work
 from dags.state import State
 from pipeline.processes.membership import PREEMPTED
 from pipeline.training import preemption
@@ -326,13 +326,13 @@ def test_a_process_beside_the_leading_one_works_when_that_has_started(fresh):
     fresh.run()
     done = []
     follow = {"stages": fresh.chain.STAGES, "function": lambda name: lambda *arguments: done.append(arguments)}
-    local.follow("train", fresh.directory, **follow)
+    stage_work.follow("train", fresh.directory, **follow)
     assert not done  # Up to date.
     state = State(fresh.directory)
     state.update("train", state="running")
-    local.follow("train", fresh.directory, **follow)
+    stage_work.follow("train", fresh.directory, **follow)
     assert len(done) == 1
     state.update("train", state="failed")
     (fresh.directory / "checkpoints.json").unlink()
     with pytest.raises(InputError, match="process 0 has not started train within 0"):
-        local.follow("train", fresh.directory, timeout=0, **follow)
+        stage_work.follow("train", fresh.directory, timeout=0, **follow)

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from rich.console import Console
 
-from dags import local
+from dags import local, stage_work
 from dags.cli import app
 from pipeline.config_files import load_config
 from pipeline.planning.plan import Plan
@@ -34,7 +34,9 @@ def fake_stages(monkeypatch, chain):
     console = Console(stderr=True, width=200)
     runner = functools.partial(local.run, stages=chain.STAGES, command=chain.command, console=console)
     monkeypatch.setattr(local, "run", runner)
-    monkeypatch.setattr(local, "work", functools.partial(local.work, stages=chain.STAGES, function=chain.function))
+    monkeypatch.setattr(
+        stage_work, "work", functools.partial(stage_work.work, stages=chain.STAGES, function=chain.function)
+    )
 
 
 @pytest.fixture
