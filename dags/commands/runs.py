@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +17,18 @@ from rich.table import Table
 from dags import cleaning, local, processes
 from dags.commands.options import RUNS, Configuration, Jobs, Name, Overrides, Retries, RunsDir, locate, print_result
 from dags.display import as_bytes, as_duration
+from dags.doctor import examine
 from dags.fingerprints import graph
 from dags.schedule import Patience
 from dags.state import State
+from dags.verifying import verify_run
 from pipeline.runs import Run
 
 __all__ = ["app"]
 
 app = typer.Typer()
+
+_MARKS = {"sound": "[green]ok[/]     ", "note": "[yellow]note[/]   ", "fault": "[bold red]fault[/]  "}
 
 
 @app.command(**RUNS)
@@ -133,6 +139,41 @@ def clean(
         say(f"Removed {total}.")
     else:
         say(f"{total} in all; nothing was removed. Remove it with: spherecast clean {folder} --delete")
+
+
+@app.command(**RUNS)
+def doctor(
+    directory: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Verify this run, too: a directory, or its name.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Say what works here and what is missing, with the mend; with RUN, whether its artefacts are whole.
+
+    Looks at the versions of packages, optional extras, JAX's devices, memory, disk and credentials, of which only the
+    presence is said. Of a run every artefact's checksums and lineage are verified. Status 1 when something is at fault.
+
+    Example: `spherecast doctor quickstart`
+    """
+    findings = examine(runs_dir, os.environ)
+    if directory is not None:
+        findings = itertools.chain(findings, verify_run(_located(directory, runs_dir).directory))
+    console, group, faults = Console(), "", 0
+    for finding in findings:
+        if finding.group != group:
+            group = finding.group
+            console.print(f"\n[bold]{group}[/]", highlight=False)
+        faults += finding.level == "fault"
+        mark = _MARKS[finding.level]
+        lines = finding.found.splitlines()
+        console.print(f"  {mark} {escape(finding.name):<16} {escape(lines[0])}", highlight=False, soft_wrap=True)
+        for line in lines[1:]:
+            console.print(f"{'':27}{escape(line)}", highlight=False, soft_wrap=True)
+        if finding.mend:
+            console.print(f"{'':27}[dim]{escape(finding.mend)}[/]", highlight=False, soft_wrap=True)
+    verdict = "[green]All is well.[/]" if not faults else f"[red]{faults} fault{'s' * (faults > 1)}.[/]"
+    console.print(f"\n{verdict}", highlight=False)
+    raise typer.Exit(1 if faults else 0)
 
 
 def _located(directory: str, runs_dir: Path) -> Run:

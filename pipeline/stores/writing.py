@@ -329,8 +329,13 @@ def verify_store(
         except ValueError as error:
             faults.append(f"{key}: the metadata document is damaged ({error})")
             del documents[key]
-    checks = [(array, key) for array in arrays_of(documents).values() for key in array.all_keys()]
-    heaviest = max((array.value_bytes for array, _ in checks), default=1)
+    checks, heaviest = [], 1
+    for array in arrays_of(documents).values():
+        try:
+            heaviest = max(heaviest, array.value_bytes)
+            checks += [(array, key) for key in array.all_keys()]
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+            faults.append(f"{array.name}: its metadata document is damaged ({type(error).__name__}: {error})")
     threads = max(1, min(threads, int(memory_mb * 1e6 / (3 * heaviest))))
     with ThreadPoolExecutor(threads) as pool:
         faults += [fault for fault in pool.map(lambda check: _fault(objects, *check), checks) if fault]
