@@ -14,6 +14,7 @@ from rich.panel import Panel
 from dags.commands import elsewhere, runs, steps
 from dags.failures import disk_message, short_message
 from pipeline import cli as stores
+from pipeline.redaction import redact
 from transforms.errors import InputError
 
 __all__ = ["app", "main"]
@@ -46,6 +47,7 @@ def main() -> None:
 
 
 def _show(console: Console, text: str) -> None:
+    text = redact(text)
     if console.is_terminal:
         console.print(Panel(escape(text), title="Error", title_align="left", border_style="red"))
     else:
@@ -58,5 +60,5 @@ def _unexpected(console: Console, error: Exception) -> None:
         _show(console, message)
         return
     with tempfile.NamedTemporaryFile("w", prefix="spherecast-", suffix=".log", delete=False) as stream:
-        traceback.print_exception(error, file=stream)
+        stream.write(redact("".join(traceback.format_exception(error))))
     _show(console, f"{short_message(error)}\nThe traceback is in {stream.name}")

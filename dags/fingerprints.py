@@ -14,6 +14,7 @@ from dags.stages import STAGES, Stage, order
 from pipeline.artefacts import SCHEMA_VERSION, digest, source_fingerprint
 from pipeline.config import Config
 from pipeline.config_data import SourceConfig
+from pipeline.redaction import redact
 from transforms.errors import InputError
 
 __all__ = ["Expectation", "expectations", "graph", "source_contents"]
@@ -90,18 +91,19 @@ def source_contents(source: SourceConfig) -> str | None:
         raise InputError(
             "source.path: not set. Say where the raw data is, e.g. source.path=/data/era5.zarr on the command line."
         )
+    path, options = source.access()
     try:
-        return source_fingerprint(source.path, source.storage_options)
+        return source_fingerprint(str(path), options)
     except InputError:
         raise
     except ImportError as error:
         raise InputError(
-            f"source.path: {source.path} needs a package that is not installed ({error}). "
+            f"source.path: {redact(source.path)} needs a package that is not installed ({error}). "
             "For gs:// addresses install spherecast[gcs]."
         ) from error
     except Exception as error:  # Every file system raises its own kinds; all mean the same to the user.
         raise InputError(
-            f"source.path: {source.path} cannot be read ({type(error).__name__}: {error}). "
+            f"source.path: {redact(source.path)} cannot be read ({type(error).__name__}: {redact(str(error))}). "
             "Check the address, the network and source.storage_options."
         ) from error
 

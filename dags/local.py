@@ -334,7 +334,7 @@ def _save_config(config: Config, directory: Path) -> None:
     # Storage options may hold credentials.
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         stream.write(text)
-    if not config.source.storage_options:
+    if not config.source.storage_options and not config.holds_credentials:
         partial.chmod(0o644)
     os.replace(partial, path)
 

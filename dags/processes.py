@@ -22,6 +22,7 @@ from typing import Any
 
 from dags.state import utc_now
 from pipeline.jobs.progress import FD_VARIABLE
+from pipeline.redaction import redact
 from transforms.errors import InputError
 
 __all__ = [
@@ -100,7 +101,7 @@ def tie_to_parent() -> None:
 
 def report_error(text: str, *, transient: bool = False) -> None:
     """Tell the runner, where there is one, why this stage fails, and whether the same may succeed later."""
-    tell(error=text[:3000], transient=transient)
+    tell(error=redact(text)[:3000], transient=transient)
 
 
 def tell(**values: Any) -> None:

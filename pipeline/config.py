@@ -6,7 +6,7 @@ says which stage reads which section, and a stage runs again only when a section
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, PositiveInt, model_validator
@@ -20,6 +20,7 @@ from pipeline.config_data import (
     SimulationConfig,
     SourceConfig,
 )
+from pipeline.redaction import hide
 from transforms.metrics import METRICS
 from transforms.variables import channel_names, fields_named, require_whole_winds
 
@@ -294,6 +295,9 @@ class ExecutionConfig(Section):
     )
 
 
+_YAML: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 100}
+
+
 class Config(Section):
     """Everything a run needs."""
 
@@ -400,6 +404,15 @@ class Config(Section):
                 "more. Set it to 1"
             )
 
-    def to_yaml(self) -> str:
-        """Return the resolved configuration, every key spelled out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    def to_yaml(self, *, shown: bool = False) -> str:
+        """Return the resolved configuration, every key spelled out; without credentials where it is to be `shown`."""
+        return yaml.safe_dump(self.shown() if shown else self.model_dump(mode="json"), **_YAML)
+
+    def shown(self) -> dict[str, Any]:
+        """Return the resolved configuration as JSON can hold it, without credentials."""
+        return hide(self.model_dump(mode="json"))
+
+    @property
+    def holds_credentials(self) -> bool:
+        """Whether credentials are written out in it; a ``${NAME}`` in their place is none."""
+        return self.shown() != self.model_dump(mode="json")

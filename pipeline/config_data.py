@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from pipeline.presets import PRESETS
+from pipeline.redaction import expand
 from transforms.latitudes import FAMILIES
 from transforms.variables import VARIABLES, known, wind_pairs
 
@@ -94,10 +95,21 @@ class SourceConfig(Section):
     select: dict[str, Any] = Field(
         default_factory=dict, description="entry taken of an axis beside time, level and space, e.g. {number: 0}"
     )
-    storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec, e.g. {token: anon}")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="passed to fsspec, e.g. {token: anon}; ${NAME} stands for an environment variable",
+    )
     allow_missing: bool = Field(
         False, description="record times with missing values and skip them, instead of refusing"
     )
+
+    def access(self) -> tuple[str | None, dict[str, Any]]:
+        """Return path and storage options with the environment variables that they name as ``${NAME}`` put in.
+
+        Raises:
+            InputError: one of these is not set.
+        """
+        return expand(self.path, "source.path"), expand(self.storage_options, "source.storage_options")
 
     @model_validator(mode="after")
     def _path_matches_kind(self) -> SourceConfig:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config import Config
+from pipeline.redaction import redact, remember
 from transforms.errors import InputError
 
 __all__ = ["apply_override", "list_configs", "load_config", "names_run", "parse_config"]
@@ -74,7 +75,9 @@ def parse_config(values: dict[str, Any], origin: str, overrides: Iterable[str] =
     for override in overrides:
         apply_override(values, override)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
+        remember(config.source.storage_options)
+        return config
     except ValidationError as error:
         faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
         raise InputError(f"configuration {origin}:\n{faults}") from error
@@ -131,7 +134,9 @@ def _explain(fault: Mapping[str, Any]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{location}: {message}" if location else message
-    return f"{location}: {message}, got {fault['input']!r}."
+    if location.startswith("source.storage_options"):  # What was got may be a credential.
+        return f"{location}: {message}."
+    return f"{location}: {message}, got {redact(repr(fault['input']))}."
 
 
 def _field_type(section: Any, part: Any) -> Any:

@@ -47,7 +47,7 @@ class Run:
             raise InputError(
                 "source.path: not set. Say where the raw data is, e.g. source.path=/data/era5.zarr on the command line."
             )
-        return self.config.source.path
+        return str(self.config.source.access()[0])
 
     @property
     def training_store(self) -> Path:

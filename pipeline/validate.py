@@ -205,7 +205,7 @@ def inspect_config(config: Config) -> tuple[ValidationRecord | None, list[tuple[
         raise InputError(
             "source.path: not set. Say where the raw data is, e.g. source.path=/data/era5.zarr on the command line."
         )
-    record = validate_source(config.source.path, config)
+    record = validate_source(str(config.source.access()[0]), config)
     return record, rows_of_record(record, config)
 
 

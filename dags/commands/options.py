@@ -17,6 +17,7 @@ from rich.console import Console
 from dags import local, processes
 from dags.failures import may_pass, short_message
 from dags.stages import STAGES
+from pipeline import redaction
 from pipeline.config import Config
 from pipeline.config_files import load_config, names_run
 from pipeline.processes.membership import find_membership
@@ -65,7 +66,7 @@ def locate(configuration: str, overrides: list[str] | None, runs_dir: Path, name
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
     config = load_config(configuration, changes)
     source = config.source
-    if source.path is not None and "://" not in source.path:
+    if source.path is not None and "://" not in source.path and not source.path.startswith("${"):
         # A run is resumed from any working directory.
         path = str(Path(source.path).expanduser().absolute())
         config = config.model_copy(update={"source": source.model_copy(update={"path": path})})
@@ -92,6 +93,7 @@ def bring_up_to_date(stage: str, config: Config, directory: Path, force: bool) -
 @contextlib.contextmanager
 def reporting(directory: Path) -> Iterator[None]:
     """Do a stage's work; report what goes wrong, and part from the processes that worked beside this one."""
+    redaction.guard_streams()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)  # At INFO it tells of every backend it does not find.
     try:

@@ -187,7 +187,7 @@ def plan(
             name = f"{program['kind']}-{program['steps']}.hlo.txt"
             program["text"] = str(keep_programs.resolve() / name)
     request = {
-        "config": config.model_dump(mode="json"),
+        "config": config.shown(),
         "topology": None if slice_ is None else str(slice_),
         "sphere": shared,
         "programs": programs,

@@ -134,11 +134,16 @@ def render(config: Config, to: Target, **settings: Any) -> dict[str, str]:
         settings: fields of the target's class in `SETTINGS`; numbers and truth values may be text.
 
     Raises:
-        InputError: no such target, a setting that is missing, unknown or does not fit, or devices over which the
-            configured batch cannot be split.
+        InputError: no such target, a setting that is missing, unknown or does not fit, devices over which the
+            configured batch cannot be split, or a configuration with credentials, which the files would show.
     """
     if to not in SETTINGS:
         raise InputError(f"--to: got {to!r}, expected one of {', '.join(SETTINGS)}.")
+    if config.holds_credentials:
+        raise InputError(
+            "source: path or storage_options hold credentials, which the files would show. Name an environment variable "
+            "in their place, e.g. source.storage_options={secret: '${SECRET}'}, and set it where the training runs."
+        )
     try:
         chosen = SETTINGS[to].model_validate(settings)
     except ValidationError as error:

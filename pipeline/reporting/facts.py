@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.config import Config
 from pipeline.config_files import list_configs, load_config
+from pipeline.redaction import redact
 from pipeline.reporting.fields import calendar_day, duration, instant
 from pipeline.reporting.scores import Scores
 from pipeline.stores.axes import grid_of
@@ -166,9 +167,7 @@ def reproduce(config: Config) -> str | None:
     if config.name not in list_configs():
         return None
     shipped = _leaves(load_config(config.name).model_dump(mode="json"))
-    changed = {
-        key: value for key, value in _leaves(config.model_dump(mode="json")).items() if shipped.get(key) != value
-    }
+    changed = {key: value for key, value in _leaves(config.shown()).items() if shipped.get(key) != value}
     overrides = [shlex.quote(f"{key}={_inline(value)}") for key, value in changed.items()]
     return " ".join(["spherecast run", config.name, *overrides])
 
@@ -197,7 +196,7 @@ def _origin(config: Config, simulated: bool) -> str:
         return f"simulated atmosphere (SPEEDY, T{config.simulation.truncation})"
     if config.source.kind == "waves":
         return "simulated: closed-form Rossby-Haurwitz waves"
-    name = (config.source.path or "").rstrip("/").rsplit("/", 1)[-1] or "a store"
+    name = redact(config.source.path or "").rstrip("/").rsplit("/", 1)[-1] or "a store"
     return f"simulated, read from {name}" if simulated else name
 
 

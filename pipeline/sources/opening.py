@@ -22,6 +22,7 @@ from xarray.core import indexing
 from pipeline.artefacts import ATTRIBUTE
 from pipeline.config import Config
 from pipeline.presets import Preset, canonical_names, preset_named
+from pipeline.redaction import redact
 from pipeline.sources.chunks import absent_chunk_times
 from pipeline.sources.files import netcdf_files, open_raw
 from pipeline.sources.levels import HYBRID, with_levels
@@ -151,8 +152,9 @@ def times_in_block(dataset: xr.Dataset) -> int:
 def reading_options(config: Config) -> dict[str, Any]:
     """Return the keyword arguments of `open_source` that a configuration gives."""
     source = config.source
-    keys = ("rename", "preset", "units", "select", "storage_options")
-    return {**{key: getattr(source, key) for key in keys}, "retries": config.execution.retries}
+    keys = ("rename", "preset", "units", "select")
+    options = {"storage_options": source.access()[1], "retries": config.execution.retries}
+    return {**{key: getattr(source, key) for key in keys}, **options}
 
 
 def origin_facts(dataset: xr.Dataset, path: str) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def origin_facts(dataset: xr.Dataset, path: str) -> dict[str, Any]:
     made_by = dataset.attrs.get(ATTRIBUTE, {})
     made_by = json.loads(made_by) if isinstance(made_by, str) else made_by
     title = dataset.attrs.get("title") or dataset.attrs.get("source") or Path(path).name
-    return {"source": str(title), "simulated": bool(made_by.get("simulated", False))}
+    return {"source": redact(str(title)), "simulated": bool(made_by.get("simulated", False))}
 
 
 class _Making:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from pipeline.artefacts import ATTRIBUTE
 from pipeline.config import Config
+from pipeline.redaction import redact
 from pipeline.sources.opening import origin_facts
 from pipeline.validating.scan import Summary
 from transforms.grids import Grid
@@ -175,7 +176,7 @@ def rows_of_record(record: ValidationRecord, config: Config) -> list[tuple[str, 
     """Say what was found in a source and what would be made of it."""
     times = record.times
     rows = [
-        ("source", f"{config.source.path}: {record.source['grid']}"),
+        ("source", f"{redact(str(config.source.path))}: {record.source['grid']}"),
         ("times", f"{times['count']} from {times['first']} to {times['last']}, every {times['step_hours']} h"),
     ]
     if times["source_step_hours"] != times["step_hours"]:

@@ -124,7 +124,7 @@ def start_runner(fresh) -> Iterator[Callable[..., subprocess.Popen]]:
 def until() -> Callable[..., None]:
     """Wait until a condition holds."""
 
-    def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"

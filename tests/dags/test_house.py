@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "transforms": ("transforms",),
 }
 ROOMS = (
-    ("jobs", "objects", "presets"),
+    ("jobs", "objects", "presets", "redaction"),
     ("config_data",),
     ("config",),
     ("artefacts", "config_files", "config_reference", "processes", "simulating"),

@@ -232,7 +232,7 @@ def test_a_signal_stops_the_stage_and_then_the_runner(fresh, start_runner, until
     until(lambda: "train" in fresh.attempts())
     stage = State(fresh.directory).stages["train"]["pid"]
     runner.send_signal(number)
-    text, _ = runner.communicate(timeout=10)
+    text, _ = runner.communicate(timeout=60)
     assert runner.returncode == 128 + number
     assert "Stopped in train; finished stages are kept." in text
     assert "Traceback" not in text

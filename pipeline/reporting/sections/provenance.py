@@ -53,7 +53,12 @@ def _of_run(subject: Subject, level: str = "h3") -> Html:
         tag(
             "details",
             tag("summary", "Resolved configuration"),
-            tag("pre", tag("code", config.to_yaml()), tabindex="0", aria_label=f"Configuration of {subject.name}"),
+            tag(
+                "pre",
+                tag("code", config.to_yaml(shown=True)),
+                tabindex="0",
+                aria_label=f"Configuration of {subject.name}",
+            ),
         ),
     )
 
