@@ -142,7 +142,7 @@ def test_the_command(say, finished, monkeypatch):
     status, text = say("doctor")
     assert status == 0, text
     assert "All is well." in text
-    status, text = say("doctor", finished.directory)
+    status, text = say("doctor", "fake", "--runs-dir", finished.directory.parent)
     assert status == 1
     assert "1 fault." in text
     assert ["fault", "train", "a"] in [line.split() for line in text.splitlines()]

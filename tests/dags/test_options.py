@@ -14,6 +14,7 @@ from rich.console import Console
 
 from dags import local, stage_work
 from dags.cli import app
+from dags.schedule import Patience
 from pipeline.config_files import load_config
 from pipeline.planning.plan import Plan
 from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES
@@ -127,6 +128,17 @@ def test_preprocess_hands_a_runner_of_beam_to_the_configuration(asked):
     assert options["dry_run"]
 
 
+@pytest.mark.parametrize("command", ["run", "preprocess"])
+def test_jobs_are_those_asked_for(asked, command):
+    assert asked(command, "tiny")[1]["jobs"] is None
+    assert asked(command, "tiny", "--jobs", "3")[1]["jobs"] == 3
+
+
+def test_retries_are_those_asked_for(asked):
+    assert asked("run", "tiny")[1]["patience"] == Patience()
+    assert asked("run", "tiny", "--retries", "0")[1]["patience"].wait(1) is None
+
+
 def test_a_process_of_several_trains_or_follows(monkeypatch, asked, say):
     monkeypatch.setattr(os, "environ", {**os.environ})
     several = ("--coordinator", "10.0.0.2:8476", "--processes", "3", "--process")
@@ -135,7 +147,7 @@ def test_a_process_of_several_trains_or_follows(monkeypatch, asked, say):
     assert [os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS)] == ["10.0.0.2:8476", "3", "0"]
     followed = []
     monkeypatch.setattr(local, "run", None)
-    monkeypatch.setattr(local, "follow", lambda *given: followed.append(given))
+    monkeypatch.setattr(stage_work, "follow", lambda *given: followed.append(given))
     assert say("train", "tiny", *several, "2") == (0, "")
     assert followed == [("train", Path("runs/tiny"))]
     assert os.environ[PROCESS] == "2"
