@@ -13,6 +13,7 @@ from pipeline.artefacts import describe, publishing, require
 from pipeline.jobs.progress import progress
 from pipeline.reporting.cases import MapCase, choose_case
 from pipeline.reporting.elements import Section
+from pipeline.reporting.error_maps import read_error_maps
 from pipeline.reporting.lines import Line, read_line
 from pipeline.reporting.page import page
 from pipeline.reporting.scores import MODEL, Scores, compare
@@ -101,10 +102,11 @@ def write_report(
 
 def _sections(subjects: list[Subject], scores: Scores | None, case: MapCase | None, description: dict) -> list[Section]:
     """Return the sections in the order of the page."""
+    metrics, headline = subjects[0].run.metrics, scores.headline if scores else ()
     return [
         scorecard_section(scores),
         curves_section(scores),
-        maps_section(case),
+        maps_section(case, read_error_maps(metrics / "maps.nc", headline)),
         training_section(subjects),
         provenance_section(subjects, description),
     ]
@@ -128,7 +130,7 @@ def _case(subject: Subject, scores: Scores | None) -> MapCase | None:
     """Return the forecast that is drawn, None where there is none."""
     if subject.forecast is None or subject.truth is None or scores is None:
         return None
-    return choose_case(subject.forecast, subject.truth, scores.headline)
+    return choose_case(subject.forecast, subject.truth, scores.headline, scores.fields)
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -53,7 +53,7 @@ def page(title: str, front: Html, sections: Sequence[Section], description: dict
 
 def _script(names: list[str]) -> Html:
     """One script of all: what the sections share first, then each in a block of its own, so that no name collides."""
-    parts = [_asset(f"{name}.js") for name in ("base", "scores", "charts")]
+    parts = [_asset(f"{name}.js") for name in ("base", "scores", "charts", "projections")]
     parts += [Html(f"{{\n{code}}}\n") for code in (_asset(f"{name}.js") for name in names) if code]
     return join(Html('"use strict";\n(() => {\n'), *parts, Html("})();\n"))
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from transforms.grids import Grid
 
-__all__ = ["EqualEarth", "Orthographic", "Projection", "coastlines", "sample", "svg_path"]
+__all__ = ["EqualEarth", "Orthographic", "Projection", "coastline_lines", "coastlines", "sample", "svg_path"]
 
 
 class Projection(Protocol):
@@ -50,7 +50,10 @@ class EqualEarth:
 
     def forward(self, longitude: np.ndarray, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         theta = np.arcsin(np.sqrt(3) / 2 * np.sin(np.deg2rad(latitude)))
-        return self._plane(np.deg2rad((np.asarray(longitude) + 180) % 360 - 180), theta)
+        longitude = np.asarray(longitude)
+        # Both sides of the date line are themselves, so that a coast that ends on it is not joined across the map.
+        within = np.where(np.abs(longitude) <= 180, longitude, (longitude + 180) % 360 - 180)
+        return self._plane(np.deg2rad(within), theta)
 
     def inverse(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         a1, a2, a3, a4 = self._COEFFICIENTS
@@ -109,8 +112,13 @@ class Orthographic:
 
 def coastlines() -> list[np.ndarray]:
     """Return the world's coastlines at 1:110 million (Natural Earth): degrees, each of shape (point, lon-lat)."""
+    return [np.cumsum(np.reshape(line, (-1, 2)), axis=0) / 10.0 for line in coastline_lines()]
+
+
+def coastline_lines() -> list[list[int]]:
+    """Return the coastlines as they are stored: longitude and latitude in turn, tenths of degrees, each a step from the last."""
     text = (resources.files("pipeline.reporting") / "assets" / "coastlines.json").read_text(encoding="utf-8")
-    return [np.cumsum(np.reshape(line, (-1, 2)), axis=0) / 10.0 for line in json.loads(text)["lines"]]
+    return json.loads(text)["lines"]
 
 
 def svg_path(lines: list[np.ndarray], projection: Projection, width: int) -> str:

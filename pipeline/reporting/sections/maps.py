@@ -1,27 +1,58 @@
-"""The maps: one forecast beside the truth."""
+"""The maps: forecasts beside the truth, and where they err."""
 
 from __future__ import annotations
 
 from pipeline.reporting.cases import MapCase
 from pipeline.reporting.elements import Section, empty
+from pipeline.reporting.error_maps import ErrorMaps, error_map_section
 from pipeline.reporting.fields import instant
 from pipeline.reporting.html import Html, join, tag
-from pipeline.reporting.maps import map_definitions, map_section
+from pipeline.reporting.maps import map_section
+from pipeline.reporting.pictures import map_definitions
+from pipeline.reporting.viewers import coastline_data
 
 __all__ = ["maps_section"]
 
 
-def maps_section(case: MapCase | None) -> Section:
-    """Return the maps of one forecast, or a sentence where there is none."""
-    return Section("maps", "Maps", "One forecast on the map", _content(case))
+def maps_section(case: MapCase | None, errors: ErrorMaps | None = None) -> Section:
+    """Return the maps of some forecasts and those of mean scores, or a sentence where there are none."""
+    shared = join(map_definitions(), coastline_data()) if case or errors else None
+    return Section("maps", "Maps", "Forecasts on the map", join(shared, _forecasts(case), *_errors(errors)))
 
 
-def _content(case: MapCase | None) -> Html:
+def _forecasts(case: MapCase | None) -> Html:
     if case is None:
         return empty("No forecast has a valid time for which the truth is known.")
-    member = "" if case.member is None else f", member {case.member}"
-    about = (
-        f"The forecast from {instant(case.initial)}{member}, nearest the middle of the test period; "
-        "it was not chosen for its score. Equal Earth projection; values are interpolated between grid points for display."
+    count = len(case.initials)
+    which = (
+        f"The forecast from {instant(case.initials[0])}, from the middle of the test period"
+        if count == 1
+        else f"{'Two' if count == 2 else 'Three'} forecasts, evenly spread over the test period"
     )
-    return join(map_definitions(), tag("p", about, class_="note"), map_section(case))
+    member = "" if case.member is None else f" Member {case.member} of the ensemble is drawn."
+    grid = (
+        ", which are means of the stores' values over cells of 2 degrees" if case.grid is not case.stored_grid else ""
+    )
+    about = (
+        f"{which}, not chosen for any score.{member} Colours and arrows have the same scale at all lead times; "
+        f"between grid points{grid}, values are interpolated for display."
+    )
+    return join(tag("p", about, class_="note"), map_section(case))
+
+
+def _errors(errors: ErrorMaps | None) -> list[Html]:
+    heading = tag("h2", "Where forecasts err", id="error-maps-heading")
+    if errors is None:
+        without = empty(
+            "There are no maps of mean error and skill. They are made when evaluation.map_hours names lead times of the "
+            "forecast, e.g. evaluation.map_hours=[24,72,120]."
+        )
+        return [heading, without]
+    counts = sorted(set(errors.samples))
+    average = (
+        f"Averages over {' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))} forecasts"
+        if counts
+        else "Averages"
+    )
+    about = f"{average} of the test period, at each point. Few forecasts leave chance in such maps."
+    return [heading, tag("p", about, class_="note"), error_map_section(errors)]

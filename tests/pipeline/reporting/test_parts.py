@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.reporting.cases import choose_case
 from pipeline.reporting.facts import cautions, data_notes, gather_facts, public_config, reproduce
 from pipeline.reporting.fields import Field, calendar_day, duration, instant, pretty_units
 from pipeline.reporting.html import Html, data_script, tag
-from pipeline.reporting.maps import map_section
 from pipeline.reporting.pairs import pairs
 from pipeline.reporting.payload import decode, scores_payload
 from pipeline.reporting.scores import Scores, read_scores
@@ -341,72 +338,3 @@ def test_training_log_counts_an_update_once_and_survives_a_cut_line(tmp_path):
     assert training_curve(log, most=1)["averaged"] == 3
     log.write_text("")
     assert training_curve(log) is None
-
-
-def _stores(initial, times, leads=(24, 72)):
-    """A forecast of uniform east wind and a truth of uniform north wind."""
-    grid = {"latitude": np.linspace(-84.375, 84.375, 16), "longitude": np.arange(32) * 11.25}
-    east, north = "10m_u_component_of_wind", "10m_v_component_of_wind"
-    shape = (len(initial), len(leads), 16, 32)
-    dims = ("time", "prediction_timedelta", "latitude", "longitude")
-    forecast = xr.Dataset(
-        {east: (dims, np.full(shape, 5.0)), north: (dims, np.zeros(shape))},
-        {"time": initial, "prediction_timedelta": np.array(leads, "timedelta64[h]").astype("timedelta64[ns]")} | grid,
-    )
-    shape = (len(times), 16, 32)
-    dims = ("time", "latitude", "longitude")
-    truth = xr.Dataset({east: (dims, np.zeros(shape)), north: (dims, np.full(shape, 5.0))}, {"time": times} | grid)
-    return forecast, truth
-
-
-def _days(*numbers):
-    return np.datetime64("2001-01-01", "ns") + np.array(numbers) * np.timedelta64(1, "D")
-
-
-def test_the_drawn_forecast_is_the_middle_one_with_truth_at_every_lead():
-    wind = [Field("10m_wind_vector"), Field("geopotential", 500)]
-    case = choose_case(*_stores(_days(*range(9)), _days(*range(12))), wind)
-    assert case.initial == _days(4)[0]
-    assert case.leads == [24, 72]
-    assert case.fields == wind[:1]
-    assert case.member is None
-    forecast, truth = _stores(_days(*range(9)), _days(*range(12)))
-    ensemble = xr.concat([forecast, 2 * forecast], dim=xr.Variable("number", [3, 4]))
-    of_member = choose_case(ensemble, truth, wind)
-    assert of_member.member == 3
-    np.testing.assert_array_equal(of_member.forecast[wind[0]], case.forecast[wind[0]])
-    case = choose_case(*_stores(_days(0, 1, 2), _days(3)), wind)
-    assert (case.initial, case.leads) == (_days(0)[0], [72])
-    assert choose_case(*_stores(_days(0, 1, 2), _days(50)), wind) is None
-
-
-def test_arrows_point_where_the_wind_blows():
-    case = choose_case(*_stores(_days(0), _days(1, 3)), [Field("10m_wind_vector")])
-    html = map_section(case)
-    paths = [part.split('"')[0] for part in html.split('<path d="')[1:]]
-
-    def shafts(path):
-        pairs = [piece.split("L") for piece in path.split("M")[1:]][::2]
-        points = np.array([[tuple(map(float, p.split())) for p in pair] for pair in pairs])
-        return points[:, 1] - points[:, 0]
-
-    east, north, error = (shafts(path) for path in paths[:3])
-    assert len(east) > 100
-    assert (east[:, 0] > 5).all()
-    assert (np.abs(east[:, 1]) <= 1).all()
-    assert (north[:, 1] < -5).all()  # SVG counts downwards.
-    assert (error[:, 1] > 0).all()  # Forecast minus truth: east and south.
-
-
-def test_colour_bars_are_labelled_with_the_edges_of_their_bands():
-    case = choose_case(*_stores(_days(0), _days(1, 3)), [Field("10m_wind_vector")])
-    case.forecast[case.fields[0]][:, 0] += np.linspace(-6, 6, 32)  # Errors of speed up to 6 m s-1: bands of 1 m s-1.
-    bars = map_section(case).split('<div class="ticks"')[1:3]
-    speed, error = (
-        [(float(at), float(text.replace("−", "-"))) for at, text in re.findall(r'left:([\d.]+)%">([^<]+)<', bar)]
-        for bar in bars
-    )
-    assert [value for _, value in error] == [-5.5, -3.5, -1.5, 1.5, 3.5, 5.5]
-    assert all(at == pytest.approx(100 * (value + 6.5) / 13, abs=0.01) for at, value in error)
-    rate = np.diff([value for _, value in speed]) / np.diff([at for at, _ in speed])
-    np.testing.assert_allclose(rate, rate[0], rtol=2e-3)
