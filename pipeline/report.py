@@ -22,7 +22,9 @@ from pipeline.reporting.sections.front import front, page_title
 from pipeline.reporting.sections.maps import maps_section
 from pipeline.reporting.sections.provenance import provenance_section
 from pipeline.reporting.sections.scorecard import scorecard_section
+from pipeline.reporting.sections.spectra import spectra_section
 from pipeline.reporting.sections.training import training_section
+from pipeline.reporting.spectra import read_spectra
 from pipeline.reporting.subjects import Subject, read_subject
 from pipeline.runs import Run
 from transforms.errors import InputError
@@ -107,6 +109,7 @@ def _sections(subjects: list[Subject], scores: Scores | None, case: MapCase | No
         scorecard_section(scores),
         curves_section(scores),
         maps_section(case, read_error_maps(metrics / "maps.nc", headline)),
+        spectra_section(read_spectra(metrics / "spectra.nc", headline)),
         training_section(subjects),
         provenance_section(subjects, description),
     ]
