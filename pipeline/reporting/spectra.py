@@ -67,7 +67,7 @@ def read_spectra(path: Path, headline: Sequence[Field] = ()) -> Spectra | None:
     with xr.open_dataset(path, engine="netcdf4", decode_timedelta=True) as opened:
         dataset = opened.sortby("lead_time").load()
     wanted = {(field.variable, field.level): position for position, field in enumerate(headline)}
-    found = []
+    found: list[tuple[int, int, FieldSpectra]] = []
     for name, array in dataset.data_vars.items():
         if "spectrum" not in array.dims:
             continue
@@ -97,8 +97,8 @@ def spectra_charts(spectra: Spectra) -> Html:
 
 
 def _one(dataset: xr.Dataset, name: str, level: int | None) -> FieldSpectra:
-    def values(variable: str, **chosen: str) -> np.ndarray:
-        array = dataset[variable].sel(**chosen)
+    def values(variable: str, spectrum: str | None = None) -> np.ndarray:
+        array = dataset[variable] if spectrum is None else dataset[variable].sel(spectrum=spectrum)
         return (array if level is None else array.sel(level=level)).values.astype(np.float64)
 
     energy = next((end for end in _ENERGY if name.endswith(end)), None)
@@ -111,9 +111,9 @@ def _one(dataset: xr.Dataset, name: str, level: int | None) -> FieldSpectra:
     return FieldSpectra(
         label,
         units,
-        values(name, spectrum="forecast"),
-        values(name, spectrum="truth"),
-        values(name, spectrum="power_ratio"),
+        values(name, "forecast"),
+        values(name, "truth"),
+        values(name, "power_ratio"),
         values(f"{name}_effective_resolution"),
     )
 
