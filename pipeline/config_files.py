@@ -21,13 +21,18 @@ __all__ = ["apply_override", "list_configs", "load_config", "names_run", "parse_
 def list_configs() -> dict[str, str]:
     """Return the shipped configurations: name and its one-line description."""
     folder = resources.files("pipeline") / "configs"
-    found = sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return {name: yaml.safe_load((folder / f"{name}.yaml").read_text())["description"] for name in found}
+    return {name: yaml.safe_load((folder / f"{name}.yaml").read_text())["description"] for name in _shipped()}
+
+
+def _shipped() -> list[str]:
+    """Return the names of the shipped configurations; reading them all would take longer than all else at the start."""
+    folder = resources.files("pipeline") / "configs"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def names_run(config: str | Path) -> bool:
     """Whether `config` means a run directory; the bare name of a shipped configuration means that configuration."""
-    return (Path(config) / "config.yaml").is_file() and str(config) not in list_configs()
+    return (Path(config) / "config.yaml").is_file() and str(config) not in _shipped()
 
 
 def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -48,7 +53,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
             raise InputError(f"configuration {str(config)!r}: no such file.")
         text, origin = path.read_text(), str(path)
     else:
-        shipped = list_configs()
+        shipped = _shipped()
         if str(config) not in shipped:
             close = difflib.get_close_matches(str(config), shipped, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
