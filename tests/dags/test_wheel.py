@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dags", "pipeline", "model", "transforms")
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def tracked(*patterns: str) -> set[str]:
@@ -54,8 +56,13 @@ def build(checkout: Path, kind: str, into: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(checkout, tmp_path_factory) -> zipfile.ZipFile:
-    with zipfile.ZipFile(build(checkout, "wheel", tmp_path_factory.mktemp("wheel"))) as file:
+def built(checkout, tmp_path_factory) -> Path:
+    return build(checkout, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> zipfile.ZipFile:
+    with zipfile.ZipFile(built) as file:
         yield file
 
 
@@ -72,6 +79,37 @@ def test_the_wheel_installs_the_command_and_the_licence(wheel):
     parser.read_string(wheel.read(entry_points).decode())
     assert dict(parser["console_scripts"]) == {"spherecast": "dags.cli:main"}
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
+
+
+def test_the_wheel_installs_in_an_empty_environment(built, tmp_path):
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    # What it requires would come from a package index; the table of stages and the data need none of it.
+    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", built]
+    subprocess.run(install, check=True, env=ALONE)
+    code = (
+        "import importlib.resources as r, dags.stages as s; "
+        "files = [f.name for p in ('configs', 'reporting/assets', 'processes/templates') for f in (r.files('pipeline') / p).iterdir()]; "
+        "print(s.__file__, *files, sep='\\n')"
+    )
+    shown = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=ALONE)
+    where, *files = shown.stdout.split()
+    assert Path(where).is_relative_to(environment)
+    data = tracked("pipeline/configs", "pipeline/reporting/assets", "pipeline/processes/templates")
+    assert {Path(name).name for name in data} <= set(files)
+    assert (environment / "bin" / "spherecast").is_file()
+
+
+def test_a_wheel_built_from_the_sdist_is_the_same(checkout, built, tmp_path):
+    (tmp_path / "sdist").mkdir()
+    (tmp_path / "wheel").mkdir()
+    with tarfile.open(build(checkout, "sdist", tmp_path / "sdist")) as file:
+        file.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob("spherecast-*")
+    again = build(unpacked, "wheel", tmp_path / "wheel")
+    with zipfile.ZipFile(again) as one, zipfile.ZipFile(built) as other:
+        assert sorted(one.namelist()) == sorted(other.namelist())
 
 
 def test_the_sdist_holds_all_that_builds_the_wheel(checkout, tmp_path):
