@@ -37,6 +37,14 @@ class Refinement {
     this.kernels = { cubic: weights(true), linear: weights(false) };
   }
 
+  // The values at the points that were given.
+  given(refined) {
+    const values = new Float32Array(this.rows * this.columns);
+    for (let y = 0, p = 0; y < this.rows; y++)
+      for (let x = 0; x < this.columns; x++, p++) values[p] = refined[(y * this.width + x) * this.times];
+    return values;
+  }
+
   refined(values, sign) {
     const { rows, columns, times, height, width } = this;
     const kernel = this.kernels[values.some(Number.isNaN) ? "linear" : "cubic"];
@@ -305,7 +313,7 @@ class Viewer {
     span.textContent = valid ? `${ahead}, ${valid}` : `${ahead}${this.spec.valid}`;
     this.heading.replaceChildren(spec.label, span);
     this.panels.forEach((panel, i) => {
-      const title = this.spec.panels[i], [low, high] = range(this.frames[i].values);
+      const title = this.spec.panels[i], [low, high] = range(this.grid.given(this.frames[i].values));
       const values = low > high ? "no values" : `${text(low, this.digits(i))} to ${text(high, this.digits(i))} ${spec.units[i]}`;
       const label = `${title}: ${spec.label}, ${ahead}${valid ? ` forecast ${valid}` : ""}; ${values}`;
       panel.svg.setAttribute("aria-label", label);

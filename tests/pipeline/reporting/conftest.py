@@ -80,7 +80,10 @@ def make_run(directory: Path, config: Config | None = None, *, noise_seed: int =
     leads = np.arange(1, config.forecast.lead_hours // config.data.time_step_hours + 1) * step.astype("timedelta64[ns]")
     every = np.timedelta64(config.forecast.every_hours, "h")
     initial = np.arange(test, last + step, every)
-    drawn = initial if len(initial) < 30 else initial[len(initial) // 2 - 2 : len(initial) // 2 + 3]
+    # Of many forecasts only those on the maps hold data: three, spread over those with truth at every lead.
+    complete = int((initial + leads[-1] <= last).sum())
+    spread = np.round((np.arange(3) + 0.5) / 3 * (complete - 1)).astype(int)
+    drawn = initial if len(initial) < 30 else initial[spread]
     levels = config.data.levels
     coords = {"latitude": grid.latitude, "longitude": grid.longitude}
     # Only the times around the forecasts hold data: the report reads no others.

@@ -136,6 +136,7 @@ def test_what_the_page_draws_equals_the_stores(finished_run):
     truth = open_store(finished_run.training_store, "truth")
     fields = [Field("geopotential", 500), Field("wind_vector", 850), Field("2m_temperature")]
     case = choose_case(forecast, truth, fields)
+    assert all(np.ptp(case.forecast[field], axis=(-2, -1)).min() > 1 for field in fields)
     html = map_section(case)
     data = _payload(html, "forecast-maps")
     assert data["shape"] == [3, 20, 16, 32]
