@@ -75,7 +75,7 @@ def _content(scores: Scores, judged: list[Pair]) -> Html:
     return join(
         tag("p", about, class_="note"),
         tag("div", *choices, class_="controls scripted"),
-        tag("div", scroll(table, "Scorecard"), class_="card-holder"),
+        tag("div", scroll(table, "Table of the scorecard"), class_="card-holder"),
         tag("p", _without(pair), class_="note", id="card-without", aria_live="polite"),
         _key(edges),
     )
