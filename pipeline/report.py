@@ -29,7 +29,10 @@ from pipeline.reporting.subjects import Subject, read_subject
 from pipeline.runs import Run
 from transforms.errors import InputError
 
-__all__ = ["run_stage", "write_report"]
+__all__ = ["FORMATS", "run_stage", "write_figures", "write_report"]
+
+FORMATS = ("png", "pdf")
+"""Of figures."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +103,48 @@ def write_report(
         bar.advance()
     _log.info("%s: %.0f kB", destination, len(document.encode()) / 1000)
     return [f"{subject.name}: {sentence}" for subject in subjects for sentence in subject.missing]
+
+
+def write_figures(
+    directory: str | Path, runs: Sequence[Run], against: Sequence[str | Path] = (), *, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write the figures of the report of `runs` for papers, each a file; see `pipeline.reporting.figures.writing`.
+
+    Args:
+        directory: of the files, made where it is not there.
+        runs, against: as of `write_report`.
+        formats: of `FORMATS`.
+
+    Returns:
+        Paths written.
+
+    Raises:
+        InputError: matplotlib is not installed, a format is unknown, or `write_report` would raise one.
+    """
+    unknown = [kind for kind in formats if kind not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"--format: expected some of {', '.join(FORMATS)}, got {', '.join(unknown) or 'nothing'}.")
+    try:
+        from pipeline.reporting.figures.writing import save_figures
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("matplotlib", "cycler"):
+            raise
+        raise InputError(
+            "--figures: matplotlib is not installed. Install it with `pip install 'spherecast[figures]'`."
+        ) from error
+    names = _distinct([run.directory.resolve().name for run in runs])
+    subjects = [read_subject(run, name, alone=len(runs) == 1) for run, name in zip(runs, names, strict=True)]
+    scores = _scores(subjects, against)
+    metrics, headline = subjects[0].run.metrics, scores.headline if scores else ()
+    return save_figures(
+        Path(directory),
+        tuple(dict.fromkeys(formats)),
+        scores=scores,
+        case=_case(subjects[0], scores),
+        errors=read_error_maps(metrics / "maps.nc", headline),
+        spectra=read_spectra(metrics / "spectra.nc", headline),
+        trained=subjects[0].training,
+    )
 
 
 def _sections(subjects: list[Subject], scores: Scores | None, case: MapCase | None, description: dict) -> list[Section]:

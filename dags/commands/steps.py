@@ -260,6 +260,13 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="RUN/report.html of one run; of several report.html here."),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write figures for papers there too; needs spherecast[figures]."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="FORMATS", help="Of the figures, e.g. png,pdf.")
+    ] = "png,pdf",
     runs_dir: RunsDir = Path("runs"),
     name: Name = None,
     force: Force = False,
@@ -280,13 +287,18 @@ def report(
         if not _report_of_what_there_is(config, directory, words):
             bring_up_to_date("report", config, directory, force)
         print_result(config, directory)
+        if figures:
+            _write_figures(figures, [Run.open(directory)], [], formats)
         return
     for option, given in (("--force", force), ("--name", name)):
         if given:
             raise InputError(f"{option}: is for a run's own report. Leave it out, or {option} alone with one run.")
     target = output or Path("report.html")
-    _write_report(target, [_existing_run(word, runs_dir, words) for word in named], against or [])
+    existing = [_existing_run(word, runs_dir, words) for word in named]
+    _write_report(target, existing, against or [])
     Console().print(f"Report: {target.absolute()}", markup=False, highlight=False, soft_wrap=True)
+    if figures:
+        _write_figures(figures, existing, against or [], formats)
 
 
 def _report_of_what_there_is(config: Config, directory: Path, words: list[str]) -> bool:
@@ -311,6 +323,16 @@ def _existing_run(word: str, runs_dir: Path, words: list[str]) -> Run:
     directory = Path(word) if (Path(word) / "config.yaml").is_file() else runs_dir / word
     run = Run.open(directory if (directory / "config.yaml").is_file() else Path(word))
     return Run(run.directory, load_config(str(run.directory), words)) if words else run
+
+
+def _write_figures(directory: Path, runs: list[Run], against: list[Path], formats: str) -> None:
+    """Write the figures and say where they are."""
+    from pipeline.report import write_figures
+
+    chosen = [kind.strip() for kind in formats.split(",") if kind.strip()]
+    written = write_figures(directory, runs, against, formats=chosen)
+    text = f"Figures: {len(written)} files in {directory.absolute()}"
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_report(target: Path, runs: list[Run], against: list[Path]) -> None:

@@ -21,14 +21,16 @@ from pipeline.reporting.viewers import Panel, Viewer, viewer
 from pipeline.stores.axes import HORIZONTAL, grid_of
 from transforms.grids import Grid
 
-__all__ = ["ErrorMaps", "error_map_section", "read_error_maps", "score_scale"]
+__all__ = ["TITLES", "ErrorMaps", "error_map_section", "read_error_maps", "score_scale"]
 
-_TITLES = {
+TITLES = {
     "bias": "Mean error",
     "rmse": "RMSE",
     "mse_skill_score_vs_persistence": "Skill against persistence",
     "mse_skill_score_vs_climatology": "Skill against climatology",
 }
+"""Scores that are drawn, in this order, by name in the metrics."""
+
 _MOST_FIELDS = 40
 
 
@@ -68,7 +70,7 @@ def read_error_maps(path: Path, headline: Sequence[Field] = ()) -> ErrorMaps | N
         return None
     with xr.open_dataset(path, engine="netcdf4", decode_timedelta=True) as opened:
         dataset = opened.sortby("lead_time").load()
-    scores = [name for name in _TITLES if name in dataset["metric"].values.tolist()]
+    scores = [name for name in TITLES if name in dataset["metric"].values.tolist()]
     fields = [
         Field(str(name), level)
         for name, array in dataset.data_vars.items()
@@ -112,7 +114,7 @@ def error_map_section(maps: ErrorMaps) -> Html:
         )
     data: dict[str, Any] = {
         "kind": "scores",
-        "panels": [_TITLES[name] for name in maps.scores],
+        "panels": [TITLES[name] for name in maps.scores],
         "shape": [1, len(maps.leads), *maps.grid.shape],
         "fields": payloads,
     }
@@ -141,10 +143,10 @@ def _panels(maps: ErrorMaps, lead: int) -> list[Panel]:
         values, scale = maps.values[field][number, lead], score_scale(maps, field, number)
         shown = values[np.isfinite(values)]
         extent = f"{shown.min():.3g} to {shown.max():.3g} {scale.units}".rstrip() if shown.size else "no values"
-        label = f"{_TITLES[name]}: {field.label}, {duration(maps.leads[lead])} ahead; {extent}"
+        label = f"{TITLES[name]}: {field.label}, {duration(maps.leads[lead])} ahead; {extent}"
         scales = [score_scale(maps, each, number) for each in maps.fields]
         bars = [bar(each, _legend(name, each)) for each in scales]
-        panels.append(Panel(_TITLES[name], extent, map_picture(values, maps.grid, scale, label), bars))
+        panels.append(Panel(TITLES[name], extent, map_picture(values, maps.grid, scale, label), bars))
     return panels
 
 

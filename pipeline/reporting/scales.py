@@ -11,7 +11,17 @@ from pipeline.reporting.colours import colours, hex_colour
 from pipeline.reporting.fields import Field
 from pipeline.reporting.html import Html, tag
 
-__all__ = ["Scale", "bar", "centred_scale", "difference_units", "field_scale", "magnitude", "nice", "rising_scale"]
+__all__ = [
+    "Scale",
+    "bar",
+    "centred_scale",
+    "difference_units",
+    "field_scale",
+    "magnitude",
+    "nice",
+    "rising_scale",
+    "tick_labels",
+]
 
 _BANDS = 14
 _COLOUR_MAPS = {
@@ -36,6 +46,17 @@ class Scale:
     step: float
     palette: np.ndarray
     units: str
+
+    @property
+    def labelled(self) -> list[int]:
+        """Positions of the edges that a bar has numbers at.
+
+        The outermost bound nothing: values beyond them take the end colours. A scale about 0 is labelled alike on both
+        sides.
+        """
+        count = len(self.palette)
+        centred = np.isclose(self.edges[0], -self.edges[-1])
+        return [i for i in range(1, count) if count <= 8 or (min(i, count - i) if centred else i) % 2]
 
     @property
     def edges(self) -> np.ndarray:
@@ -92,13 +113,10 @@ def centred_scale(values: np.ndarray, units: str) -> Scale:
 def bar(scale: Scale, legend: str, kind: str = "") -> Html:
     """Return the bar of a scale with the values at the edges of its bands."""
     count = len(scale.palette)
-    # The outermost edges bound nothing: values beyond them take the end colours. A scale about 0 is labelled alike on both sides.
-    centred = np.isclose(scale.edges[0], -scale.edges[-1])
-    labelled = [i for i in range(1, count) if count <= 8 or (min(i, count - i) if centred else i) % 2]
     cells = [tag("i", style=f"background:{hex_colour(colour)}") for colour in scale.palette]
     ticks = [
         tag("span", text, style=f"left:{100 * i / count:.2f}%")
-        for i, text in zip(labelled, tick_labels(scale.edges[labelled]), strict=True)
+        for i, text in zip(scale.labelled, tick_labels(scale.edges[scale.labelled]), strict=True)
     ]
     return tag(
         "div",

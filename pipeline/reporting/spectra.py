@@ -15,7 +15,7 @@ from pipeline.reporting.fields import Field, duration
 from pipeline.reporting.html import Html, join, tag
 from transforms.spectra import wavelength
 
-__all__ = ["FieldSpectra", "Spectra", "read_spectra", "spectra_charts"]
+__all__ = ["FieldSpectra", "Spectra", "axis_number", "read_spectra", "spectra_charts"]
 
 _ENERGY = {"_rotational": "rotational kinetic energy", "_divergent": "divergent kinetic energy"}
 _MOST_FIELDS = 40
@@ -207,11 +207,12 @@ def _axes(low: float, high: float, last: int, px: Callable[[float], float], py: 
     for value in decades[:: max(1, len(decades) // 6)]:
         y = py(value)
         parts.append(tag("path", d=f"M{_LEFT} {y:.1f}H{_RIGHT}", class_="grid"))
-        parts.append(tag("text", _number(value), x=_LEFT - 8, y=f"{y + 5:.1f}", text_anchor="end"))
+        parts.append(tag("text", axis_number(value), x=_LEFT - 8, y=f"{y + 5:.1f}", text_anchor="end"))
     return join(*parts)
 
 
-def _number(value: float) -> str:
+def axis_number(value: float) -> str:
+    """Return a number on a logarithmic axis as text: 0.01, 500, 2·10⁵."""
     if 1e-3 < value < 1e4:
         return f"{value:g}"
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
