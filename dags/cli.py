@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from dags.commands import elsewhere, runs, steps
+from dags.commands import elsewhere, runs, steps, view
 from dags.failures import disk_message, short_message
 from pipeline import cli as stores
 from pipeline.redaction import redact
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (runs, steps, elsewhere, stores):
+for part in (runs, view, steps, elsewhere, stores):
     app.add_typer(part.app)
 
 

@@ -30,6 +30,7 @@ from dags.fingerprints import graph
 from dags.logs import log_path
 from dags.machine import default_jobs
 from dags.plan import Step, descendants, plan
+from dags.progress import ProgressFile
 from dags.schedule import Patience, Schedule
 from dags.stage_process import Ending, StageProcess
 from dags.stages import STAGES, Stage
@@ -113,8 +114,12 @@ def run(
         nodes = graph(config, stages)
         downstream = {name: descendants(nodes, [name]) - {name} for name in nodes}
         earlier = {name: entry["seconds"] for name, entry in state.stages.items() if entry.get("seconds")}
-        with display_for(console, steps, earlier) as display, _signals() as received:
-            runner = _Runner(directory, lock, state, display, received, command, patience, downstream)
+        with (
+            display_for(console, steps, earlier) as display,
+            ProgressFile(directory) as progress,
+            _signals() as received,
+        ):
+            runner = _Runner(directory, lock, state, display, progress, received, command, patience, downstream)
             outcomes = runner.work(Schedule(working, jobs or default_jobs(config)))
     return _explain(console, directory, outcomes)
 
@@ -149,13 +154,14 @@ class _Runner:
         lock: int,
         state: State,
         display: Display,
+        progress: ProgressFile,
         received: list[int],
         command: Command,
         patience: Patience,
         downstream: dict[str, set[str]],
     ) -> None:
         self._directory, self._lock, self._state = directory, lock, state
-        self._display, self._received = display, received
+        self._display, self._progress, self._received = display, progress, received
         self._command, self._patience, self._downstream = command, patience, downstream
         self._attempts: dict[str, _Attempt] = {}
         self._numbers: dict[str, int] = {}
@@ -211,7 +217,7 @@ class _Runner:
             attempt=number,
             started=started,
             # What is known of earlier artefacts is not true of those to come.
-            **dict.fromkeys(("ended", "seconds", "shared", "checksums")),
+            **dict.fromkeys(("ended", "seconds", "shared", "checksums", "error")),
         )
 
     def _listen(self) -> None:
@@ -227,6 +233,7 @@ class _Runner:
                 self._selector.unregister(attempt.process)
             attempt.process.tell(self._received)
         self._display.tick()
+        self._progress.keep(self._display)
 
     def _end(self, attempt: _Attempt, ending: Ending, schedule: Schedule) -> _Outcome | None:
         """Record how a stage ended; None where it starts again."""
@@ -261,7 +268,8 @@ class _Runner:
         # On a full disk the reason for the failure matters more than its record.
         with contextlib.nullcontext() if done else contextlib.suppress(OSError):
             times = {"ended": utc_now(), "seconds": round(seconds, 2)}
-            self._state.update(name, state=outcome.state, pid=None, shared=shared or None, **times)
+            about = {"shared": shared or None, "error": outcome.error or None}
+            self._state.update(name, state=outcome.state, pid=None, **about, **times)
         if done:
             self._state.record_done(step.stage, step.expected, "done")
         self._display.end(step, outcome.state, seconds, f"taken over from {shared}" if shared and done else "")

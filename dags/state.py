@@ -21,9 +21,9 @@ class State:
     """The record of one run.
 
     Each stage's entry has ``state`` (pending, running, done, skipped, failed or interrupted), ``started`` and ``ended``
-    (UTC), ``seconds``, ``attempt`` (number of it, from 1), ``bytes`` and ``checksums`` (see `dags.checksums`) by artefact, ``log``, ``pid``, ``fingerprint``,
-    ``parts`` and ``inputs`` (see `Expectation`), ``shared`` (the run it was taken over from, or null), and ``stale`` once
-    a stage before it was forced.
+    (UTC), ``seconds``, ``attempt`` (number of it, from 1), ``error`` (why it failed, or null), ``bytes`` and ``checksums``
+    (see `dags.checksums`) by artefact, ``log``, ``pid``, ``fingerprint``, ``parts`` and ``inputs`` (see `Expectation`),
+    ``shared`` (the run it was taken over from, or null), and ``stale`` once a stage before it was forced.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -7,20 +7,19 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dags import cleaning, local, processes
+from dags import cleaning, local
 from dags.commands.options import RUNS, Configuration, Jobs, Name, Overrides, Retries, RunsDir, locate, print_result
 from dags.display import as_bytes, as_duration
 from dags.doctor import examine
-from dags.fingerprints import graph
+from dags.progress import run_record
 from dags.schedule import Patience
-from dags.state import State
 from dags.verifying import verify_run
 from pipeline.runs import Run
 
@@ -86,7 +85,7 @@ def status(
 
     Reads runs/NAME/state.json. Example: `spherecast status quickstart`
     """
-    record = _record(_located(directory, runs_dir))
+    record = run_record(_located(directory, runs_dir))
     if as_json:
         print(json.dumps(record, indent=1))
         return
@@ -180,16 +179,3 @@ def _located(directory: str, runs_dir: Path) -> Run:
     """Return the run that a directory, or the name of a run, means."""
     path = Path(directory) if (Path(directory) / "config.yaml").is_file() else runs_dir / directory
     return Run.open(path if path.exists() else Path(directory))
-
-
-def _record(run: Run) -> dict[str, Any]:
-    """Return the run's record; a stage that nobody works on any more is not running."""
-    state = State(run.directory)
-    working = processes.in_use(run.directory)
-    entries = {}
-    for name in graph(run.config):
-        entry = {"state": "pending", **state.stages.get(name, {})}
-        if entry["state"] == "running" and not working:
-            entry["state"] = "interrupted"
-        entries[name] = entry
-    return {"run": str(run.directory), "working": working, "stages": entries}

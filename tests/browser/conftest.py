@@ -67,8 +67,8 @@ class Visit:
             self.page.keyboard.press("Tab")
         return self.checks("unreached()")
 
-    def operate(self) -> int:
-        """Use every control that can be seen, as a person would; return how many there were."""
+    def operate(self, but: str = ":not(*)") -> int:
+        """Use every control that can be seen, but those of a selector, as a person would; return how many there were."""
         page, used = self.page, 0
         for summary in page.locator("summary:visible").all():
             summary.click()
@@ -84,7 +84,11 @@ class Visit:
             used += 1
         for kind in ("input[type=radio]", "input[type=checkbox]", "button", "[role=tab]:not(button)"):
             for control in page.locator(kind).all():
-                if control.is_visible() and control.is_enabled():
+                if (
+                    control.is_visible()
+                    and control.is_enabled()
+                    and not control.evaluate("(e, s) => e.matches(s)", but)
+                ):
                     control.click(timeout=3000)
                     used += 1
         for chart in page.locator("svg[tabindex='0']:visible").all():
