@@ -43,22 +43,36 @@ class Visit:
         return self.page.evaluate(f"{(HERE / 'checks.js').read_text()}.{call}")
 
     def look_faults(self) -> list[str]:
-        """Return what is wrong with the page as it is shown now: width, contrast, ids, and what axe-core finds."""
-        from axe_playwright_python.sync_playwright import Axe
+        """Return what is wrong with the page as it is shown now, in the light and in the dark.
 
+        Width, repeated ids, and what axe-core finds; of the dark, where only colours are others, the contrast.
+        """
         self.checks("unfold()")
         # Colours that change gradually must have arrived.
         self.page.add_style_tag(
             content="*, ::before, ::after { transition: none !important; animation: none !important }"
         )
         faults = [f"sideways: {text}" for text in self.checks("sideways()")]
-        faults += [f"contrast: {text}" for text in self.checks(f"faint({LEAST_CONTRAST})")]
         faults += [f"id twice: {text}" for text in self.checks("repeated()")]
-        options = {"runOnly": {"type": "tag", "values": STANDARDS}, "resultTypes": ["violations"]}
-        for violation in Axe().run(self.page, options=options).response["violations"]:
-            nodes = "; ".join(node["html"][:160] for node in violation["nodes"][:4])
-            faults.append(f"{violation['id']}: {violation['help']}: {nodes}")
+        for scheme, rules in (
+            ("light", {"type": "tag", "values": STANDARDS}),
+            ("dark", {"type": "rule", "values": ["color-contrast"]}),
+        ):
+            self.page.emulate_media(color_scheme=scheme)
+            faults += [f"{scheme}, contrast: {text}" for text in self.checks(f"faint({LEAST_CONTRAST})")]
+            faults += [f"{scheme}, {text}" for text in self._violations(rules)]
         return faults
+
+    def _violations(self, rules: dict[str, Any]) -> list[str]:
+        """Return what axe-core finds against rules, which are its option ``runOnly``."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page, options={"runOnly": rules, "resultTypes": ["violations"]}).response["violations"]
+        shown = [
+            (violation["id"], violation["help"], [node["html"][:160] for node in violation["nodes"][:4]])
+            for violation in found
+        ]
+        return [f"{identifier}: {text}: {'; '.join(nodes)}" for identifier, text, nodes in shown]
 
     def unreached(self) -> list[str]:
         """Walk through the page by Tab; return the controls that can be seen and were not reached."""

@@ -31,10 +31,10 @@ def test_a_good_page_passes(shown):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ('<p style="color: #888">Faint</p>', "contrast: <p>"),
-        ('<div style="background: #333"><p>Dark on dark</p></div>', "contrast: <p>"),
-        ('<p style="opacity: 0.4">Faint</p>', "contrast: <p>"),
-        ('<p style="background: linear-gradient(#fff, #222)">Half</p>', "contrast: <p>"),
+        ('<p style="color: #888">Faint</p>', "light, contrast: <p>"),
+        ('<div style="background: #333"><p>Dark on dark</p></div>', "light, contrast: <p>"),
+        ('<p style="opacity: 0.4">Faint</p>', "light, contrast: <p>"),
+        ('<p style="background: linear-gradient(#fff, #222)">Half</p>', "light, contrast: <p>"),
         (
             '<svg width="90" height="20" role="img" aria-label="a"><text y="15" fill="#aaa">a b c</text></svg>',
             "contrast: ",
@@ -43,6 +43,10 @@ def test_a_good_page_passes(shown):
         ('<p id="one">a</p><p id="one">b</p>', "id twice: one"),
         ('<img src="data:image/png;base64,AAAA">', "image-alt"),
         ("<select><option>One</option></select>", "select-name"),
+        (
+            "<style>@media (prefers-color-scheme: dark) { p { color: #eee; } }</style><p>Only in the light</p>",
+            "dark, contrast: <p>",
+        ),
         ("<h4>Too deep</h4>", "heading-order"),
         ("<button></button>", "button-name"),
     ],

@@ -71,12 +71,11 @@ def served(library):
 PAGES = {"index": "/", "working": address_of("working"), "failed": address_of("failed"), "missing": "/nothing"}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1600])
-def test_pages_can_be_seen(visit, served, width, scheme):
+def test_pages_can_be_seen_and_reached_by_keyboard(visit, served, width):
     missing = "404 (Not Found)"
     for path in PAGES.values():
-        seen = visit(served.at(path), width=width, scheme=scheme, expected=(missing,))
+        seen = visit(served.at(path), width=width, expected=(missing,))
         seen.page.wait_for_timeout(200)
         assert seen.look_faults() == [], path
         assert seen.unreached() == [], path
