@@ -35,6 +35,10 @@ Tables are of the mean over seeds, and are made by
 The first makes the data (an hour), then each training that `benchmarks/comparison/results` does not hold; with `--results` of an empty
 folder all of them. The number of updates that a budget buys is measured once and written down (`costs/`), so that a repeated training gives
 the same forecasts bit for bit on the same machine: `digest` in its result tells.
+
+Data rotated about the pole would be no augmentation here: the network commutes with such rotations, so statics and forcings turned along
+with the states give the same loss and the same gradient to rounding (`pytest tests/model/test_network.py -k rotation`); turned without
+them, mountains stand where they do not belong.
 """
 
 
