@@ -253,7 +253,15 @@ def test_a_complete_run(tiny_run, tmp_path):
 def test_a_forecast_is_scored_by_itself_as_in_its_run(tiny_run, tmp_path):
     scored = spherecast(
         *("score", tiny_run / "forecast.zarr", tiny_run / "training.zarr", "-o", tmp_path / "scores.nc"),
-        *("--climatology", tiny_run / "climatology.zarr", "--against", "persistence", "--against", "climatology"),
+        *(
+            "--climatology",
+            tiny_run / "climatology.zarr",
+            "--against",
+            "persistence",
+            "--against",
+            "climatology",
+            "--bands",
+        ),
     )
     assert scored.returncode == 0, scored.stderr
     with xr.open_dataset(tmp_path / "scores.nc") as one, xr.open_dataset(tiny_run / "metrics" / "model.nc") as other:
