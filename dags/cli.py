@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
@@ -11,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from dags.commands import elsewhere, runs, steps, view
-from dags.failures import disk_message, short_message
+from dags.commands import elsewhere, runs, schedulers, steps, view
+from dags.failures import disk_message, may_pass, short_message
+from dags.processes import InUseError, inherited_lock
 from pipeline import cli as stores
 from pipeline.redaction import redact
 from transforms.errors import InputError
@@ -29,18 +31,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (runs, view, steps, elsewhere, stores):
+for part in (runs, view, steps, elsewhere, schedulers, stores):
     app.add_typer(part.app)
 
 
 def main() -> None:
-    """Run the command; faults of the input end in a message and status 2, others in a short one and status 1."""
+    """Run the command; faults of the input end in a message and status 2, others in a short one and status 1.
+
+    Status 75 says that the same command may succeed later: another process works there, or the network failed. A runner
+    learns that from the stage itself, and takes 75 for a stage that was told to stop.
+    """
     console = Console(stderr=True)
     try:
         app()
     except InputError as error:
         _show(console, str(error))
-        sys.exit(2)
+        later = (isinstance(error, InUseError) or may_pass(error)) and not inherited_lock()
+        sys.exit(os.EX_TEMPFAIL if later else 2)
     except Exception as error:  # noqa: BLE001  Told in a short message, with the traceback in a file.
         _unexpected(console, error)
         sys.exit(1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import selectors
 import shutil
 import signal
@@ -38,6 +37,7 @@ from dags.state import State, holds, utc_now
 from pipeline.artefacts import working_path
 from pipeline.config import Config
 from pipeline.processes.membership import PREEMPTED
+from pipeline.runs import Run, refuse_foreign
 from transforms.errors import InputError
 
 __all__ = ["run", "stage_command"]
@@ -91,8 +91,7 @@ def run(
             process works in it; nothing has been changed.
     """
     console = console or Console(stderr=True)
-    if directory.exists() and not (directory / "config.yaml").is_file() and _occupied(directory):
-        raise InputError(f"{directory}: exists and is not a run directory. Choose another --name or --runs-dir.")
+    refuse_foreign(directory)
     choice: dict[str, Any] = {"start": start, "until": until, "force": force, "stages": stages}
     if dry_run:
         console.print(plan_table(plan(config, directory, **choice)))
@@ -105,7 +104,7 @@ def run(
         raise InputError(f"{directory}: cannot write there ({error.strerror}). Choose another --runs-dir.") from error
     with processes.hold(directory) as lock:
         steps = plan(config, directory, **choice)
-        _save_config(config, directory)
+        Run.create(directory, config)
         state = _planned_state(directory, steps)
         working = [step for step in steps if step.work]
         if not working:
@@ -326,25 +325,6 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _occupied(directory: Path) -> bool:
-    """Whether somebody else's files are in `directory`; a run that was killed at once leaves only its logs and lock."""
-    return not directory.is_dir() or any(entry.name not in ("logs", ".lock") for entry in directory.iterdir())
-
-
-def _save_config(config: Config, directory: Path) -> None:
-    path = directory / "config.yaml"
-    text = config.to_yaml()
-    if path.is_file() and path.read_text() == text:
-        return
-    partial = working_path(path)
-    # Storage options may hold credentials.
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(text)
-    if not config.source.storage_options and not config.holds_credentials:
-        partial.chmod(0o644)
-    os.replace(partial, path)
 
 
 def _discard(path: Path) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dags.fingerprints import SOURCE_CONTENTS, Expectation, expectations, graph, source_contents
-from dags.stages import STAGES, Stage
+from dags.stages import STAGES, Stage, ancestors
 from dags.state import State, holds
 from pipeline.config import Config
 from transforms.errors import InputError
 
-__all__ = ["Step", "descendants", "expected_of", "plan", "upstream_faults"]
+__all__ = ["Step", "descendants", "expected_of", "nothing_to_do", "plan", "upstream_faults"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def plan(
     expected = expected_of(config, state, stages)
     chosen = set(nodes)
     if until:
-        chosen &= {above for name in until for above in _ancestors(nodes, name)}
+        chosen &= {above for name in until for above in ancestors([name], nodes)}
     if start:
         chosen &= descendants(nodes, [start])
         if not chosen:
@@ -118,6 +118,19 @@ def upstream_faults(directory: Path, upstream: list[Stage], expected: dict[str, 
         if fault:
             faults.append(f"  {stage.name}: {fault}")
     return "\n".join(faults)
+
+
+def nothing_to_do(directory: Path, name: str, config: Config, stages: dict[str, Stage] = STAGES) -> bool:
+    """Whether a stage is not part of a run, or its artefacts match already.
+
+    Raises:
+        InputError: the source cannot be read and was never recorded.
+    """
+    nodes = graph(config, stages)
+    if name not in nodes:
+        return name in stages
+    expected = expected_of(config, State(directory), stages)
+    return holds(directory, nodes[name], expected[name].fingerprint) is None
 
 
 def descendants(nodes: dict[str, Stage], names: Collection[str]) -> set[str]:
@@ -168,7 +181,3 @@ def _check_needs(config: Config, steps: list[Step]) -> None:
                 "periods.test: not set, and forecasts start from its times. Give periods.train and periods.test, or "
                 "stop earlier with `spherecast preprocess` or --until train."
             )
-
-
-def _ancestors(nodes: dict[str, Stage], name: str) -> set[str]:
-    return {name}.union(*(_ancestors(nodes, up) for up in nodes[name].upstream))

@@ -28,6 +28,7 @@ from transforms.errors import InputError
 __all__ = [
     "LOCK_VARIABLE",
     "PARENT_VARIABLE",
+    "InUseError",
     "hold",
     "in_use",
     "inherited_lock",
@@ -43,12 +44,17 @@ _PATIENCE = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
+class InUseError(InputError):
+    """Another process works there; later it may not."""
+
+
 @contextlib.contextmanager
 def hold(directory: Path, name: str = ".lock", *, shared: bool = False) -> Iterator[int]:
     """Hold the lock `name` of a run directory; yield its file descriptor.
 
     Raises:
-        InputError: another process holds it (the message says which), or the directory cannot be written to.
+        InUseError: another process holds it; the message says which.
+        InputError: the directory cannot be written to.
     """
     path = directory / name
     try:
@@ -122,7 +128,7 @@ def _acquire(descriptor: int, directory: Path, shared: bool) -> None:
             if owner:
                 state = "" if _is_alive(owner) else ", which is gone, but a stage of this run still works"
                 who = f"process {owner['pid']} on {owner['host']} (since {owner['since']}){state}"
-            raise InputError(f"{directory}: in use by {who}. Wait for it or stop it; `spherecast status {directory}`.")
+            raise InUseError(f"{directory}: in use by {who}. Wait for it or stop it; `spherecast status {directory}`.")
         time.sleep(0.1)
 
 

@@ -6,9 +6,10 @@ Standard library only: a scheduler parses this file often.
 from __future__ import annotations
 
 import graphlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["STAGES", "Stage", "order"]
+__all__ = ["PREPROCESS_END", "STAGES", "Stage", "ancestors", "order"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ STAGES: dict[str, Stage] = {
 
 PREPROCESS_END = ("statistics", "climatology")
 """Where the preprocessing DAG ends."""
+
+
+def ancestors(names: Iterable[str], stages: dict[str, Stage] = STAGES) -> set[str]:
+    """Return `names` and every stage that runs before one of them."""
+    names = set(names)
+    return names.union(*(ancestors(stages[name].upstream, stages) for name in names))
 
 
 def order(stages: dict[str, Stage] = STAGES) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ from dags.commands.options import (
     reporting,
 )
 from dags.fingerprints import graph
-from dags.plan import expected_of, upstream_faults
+from dags.plan import expected_of, nothing_to_do, upstream_faults
 from dags.stages import PREPROCESS_END, STAGES
 from dags.state import State
 from pipeline.config import Config
@@ -38,6 +39,7 @@ from pipeline.config_files import load_config
 from pipeline.defaults import data_config, is_store
 from pipeline.processes.membership import COORDINATOR, PROCESS, PROCESSES, find_membership
 from pipeline.runs import Run
+from pipeline.stages import load
 from transforms.errors import InputError
 
 __all__ = ["app"]
@@ -199,6 +201,7 @@ def forecast(
         "checkpoints": checkpoint,
         "overwrite": overwrite,
     }
+    processes.tie_to_parent()
     if target is None:
         _refuse_without_output(asked)
         bring_stage_up_to_date("forecast", configuration, overrides, runs_dir, name, force)
@@ -350,12 +353,38 @@ def _write_report(target: Path, runs: list[Run], against: list[Path]) -> None:
 def stage(
     name: Annotated[str, typer.Argument(metavar="STAGE", help=STAGE_NAMES)],
     directory: Annotated[Path, typer.Argument(metavar="RUN")],
+    beam: Annotated[
+        list[str] | None, typer.Argument(metavar="-- OPTIONS", help="Of Apache Beam, instead of the configuration's.")
+    ] = None,
     force: Force = False,
+    idle_status: Annotated[
+        int, typer.Option(metavar="N", help="Exit status where there is nothing to do: up to date, or not of this run.")
+    ] = 0,
 ) -> None:
     """Do the work of one stage in this process; what schedulers call."""
     processes.tie_to_parent()
+    if idle_status and not force and nothing_to_do(directory, name, Run.open(directory).config):
+        raise typer.Exit(idle_status)
     with reporting(directory):
-        stage_work.work(name, directory, force=force)
+        stage_work.work(name, directory, force=force, function=_with_beam(beam or []))
+
+
+def _with_beam(options: list[str]) -> Callable[[str], Callable[[Run, str, dict[str, str]], None]]:
+    """Return what finds the function of a stage, which is given a run with these options of Apache Beam, if any."""
+    if not options:
+        return load
+
+    def find(name: str) -> Callable[[Run, str, dict[str, str]], None]:
+        function = load(name)
+
+        def work(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
+            execution = run.config.execution.model_copy(update={"beam": options})
+            changed = Run(run.directory, run.config.model_copy(update={"execution": execution}))
+            function(changed, fingerprint, inputs)
+
+        return work
+
+    return find
 
 
 def _with_runner(overrides: list[str], runner: str | None) -> list[str]:
