@@ -2,8 +2,9 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 VENV := .venv
 STAMP := $(VENV)/.installed
+AIRFLOW := .venv-airflow
 
-.PHONY: quickstart test lint venv clean
+.PHONY: quickstart test airflow lint venv clean
 
 quickstart: venv
 	$(VENV)/bin/spherecast run quickstart
@@ -27,5 +28,14 @@ $(STAMP): setup.cfg pyproject.toml
 	@echo "Installed $$($(VENV)/bin/python -m pip --disable-pip-version-check list 2>/dev/null | tail -n +3 | wc -l) packages"
 	@touch $@
 
+# Airflow has an environment of its own, as it would on a server; the tests marked `airflow` run where it is.
+airflow: $(AIRFLOW)/.installed
+
+$(AIRFLOW)/.installed: setup.cfg
+	@test -x $(AIRFLOW)/bin/python || $(PYTHON) -m venv $(AIRFLOW)
+	@echo "Installing Apache Airflow into $(AIRFLOW) (about 300 MB)"
+	@$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off "$$(sed -n 's/^airflow = //p' setup.cfg)"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(AIRFLOW) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .mypy_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import subprocess
 import sys
@@ -67,3 +68,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             result = subprocess.run(command, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr
     return directory
+
+
+@pytest.fixture(scope="session")
+def differences() -> Callable[[Path, Path], list[str]]:
+    """Return a function that names the published files in which two runs of `tiny` differ."""
+    spec = importlib.util.spec_from_file_location("run_contents", Path(__file__).with_name("run_contents.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.differences

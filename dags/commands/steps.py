@@ -366,13 +366,12 @@ def stage(
     if idle_status and not force and nothing_to_do(directory, name, Run.open(directory).config):
         raise typer.Exit(idle_status)
     with reporting(directory):
-        stage_work.work(name, directory, force=force, function=_with_beam(beam or []))
+        changed: dict[str, Any] = {"function": _with_beam(beam)} if beam else {}
+        stage_work.work(name, directory, force=force, **changed)
 
 
 def _with_beam(options: list[str]) -> Callable[[str], Callable[[Run, str, dict[str, str]], None]]:
-    """Return what finds the function of a stage, which is given a run with these options of Apache Beam, if any."""
-    if not options:
-        return load
+    """Return what finds the function of a stage, which is given a run with these options of Apache Beam."""
 
     def find(name: str) -> Callable[[Run, str, dict[str, str]], None]:
         function = load(name)
