@@ -27,6 +27,10 @@ _SMOOTHING = 0.25
 """Added to squares under the root of a modulus, in units of the features' variance. The kink of a modulus has degrees
 without end, which every grid takes for lower ones; rounded off, a block is much closer to commuting with rotations."""
 
+_GATE_BOUND, _PRODUCT_BOUND = 4.0, 8.0
+"""Of the kind ``products``, in units of the features' standard deviation and variance: far out, where long forecasts run
+away, but not where the atmosphere is. On the T31 benchmark half of them cost 6 % of the RMSE at 3 days."""
+
 ENCODED = "encoded"
 """Name, for a policy of rematerialisation, of the coefficients of a network's inputs: few channels, dear to compute."""
 
@@ -61,7 +65,7 @@ class PointwiseNonlinearity(nnx.Module):
     scalars; without a gate, as in the paper, they pass as they are.
 
     Of the kind ``products`` the sum has, beside ``|x|``, products of pairs of scalars, and dot and cross products of pairs of
-    vectors; the gate is linear. Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and there is no gate.
+    vectors; the gate is linear, and like the products bounded (`_bounded`), as a long forecast else runs away. Of the kind ``magnitude`` scalars and vectors keep their sign or direction, and there is no gate.
     """
 
     def __init__(
@@ -124,8 +128,8 @@ class PointwiseNonlinearity(nnx.Module):
         if self.gate is None:
             return scalars, u, v
         gate = _at_points(self.gate, length if self.mix is None else scalars)
-        # A sigmoid bounds the gate, and with it the products of scalars with vectors that a gate can be.
-        gate = 1.0 + gate if rule.multiplies else jax.nn.sigmoid(gate)
+        # A gate multiplies vectors with scalars: without a bound, what grows makes itself grow.
+        gate = 1.0 + _bounded(gate, _GATE_BOUND) if rule.multiplies else jax.nn.sigmoid(gate)
         return scalars, u * gate, v * gate
 
     def _products(self, scalars: jax.Array, u: jax.Array, v: jax.Array) -> list[jax.Array]:
@@ -135,7 +139,12 @@ class PointwiseNonlinearity(nnx.Module):
         """
         (s, t), (u1, u2), (v1, v2) = (_halves(field) for field in (scalars, u, v))
         crosses = [u1 * v2 - v1 * u2] if self.crosses else []
-        return [s * t, u1 * u2 + v1 * v2, *crosses]
+        return [_bounded(product, _PRODUCT_BOUND) for product in (s * t, u1 * u2 + v1 * v2, *crosses)]
+
+
+def _bounded(value: jax.Array, bound: float) -> jax.Array:
+    """Return values between -bound and bound, those that are small beside it nearly as they are."""
+    return value * jax.lax.rsqrt(1.0 + (value / bound) ** 2)
 
 
 def _halves(field: jax.Array) -> tuple[jax.Array, jax.Array]:

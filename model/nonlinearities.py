@@ -24,7 +24,7 @@ class Nonlinearity:
         collapses: whether x of the first form is all scalars and vectors; else it is vectors alone.
         scales: the second form, with an offset for every channel.
         multiplies: whether x of the first form has, beside all scalars and vectors, products of pairs of them; vectors are then
-            multiplied by ``1 + W3 s + b3`` where others have a sigmoid.
+            multiplied by ``1 + W3 s + b3`` where others have a sigmoid. Products and ``W3 s + b3`` are bounded.
         bend: of the sum, at every point and in every channel.
     """
 

@@ -250,7 +250,19 @@ def test_products_are_of_the_first_half_with_the_second():
     expected = np.concatenate(
         [product + 10 * crosses[..., :1], dots[..., :1] + 10 * crosses[..., 1:], dots[..., 1:]], -1
     )
-    np.testing.assert_allclose(layer(*map(jnp.asarray, (s, u, v)))[0], expected, atol=1e-5)
+    small = [jnp.asarray(field) * 1e-2 for field in (s, u, v)]
+    np.testing.assert_allclose(layer(*small)[0], 1e-4 * expected, rtol=1e-4, atol=1e-9)
+
+
+def test_products_and_their_gate_are_bounded():
+    layer = randomised(PointwiseNonlinearity(3, 4, kind="products", rngs=nnx.Rngs(0)), 4)
+    rng = np.random.default_rng(3)
+    s, u, v = (jnp.asarray(rng.normal(size=(2, 2, 1, count)), jnp.float32) for count in (3, 4, 4))
+    once, twice = layer(1e4 * s, 1e4 * u, 1e4 * v), layer(2e4 * s, 2e4 * u, 2e4 * v)
+    # What is bounded no longer grows, so that far out the layer is one of phase collapse: of the first order.
+    for far, farther in zip(once, twice, strict=True):
+        np.testing.assert_allclose(farther, 2 * far, rtol=2e-2, atol=2e2)
+    assert float(jnp.abs(once[1] / (1e4 * u)).max()) < 5.1
 
 
 def test_without_a_gate_vectors_pass():
