@@ -3,7 +3,7 @@
 ``run`` is the page of a finished run. ``comparison`` is one of 20 runs with 8 variables, 40 lead times, 5 regions and 5
 scores with their intervals, made of random numbers, each with sums of 12 blocks of forecasts. Both are opened in Chromium
 without a network; drawing has ended when every chart of a field is there. The first opening warms the browser and is not
-counted.
+counted. A step of the slider of the maps counts from the moment it is moved to the next frame, of all fields and lead times.
 
     python benchmarks/report.py --run runs/quickstart
     python benchmarks/report.py --only comparison
@@ -44,7 +44,25 @@ _REGIONS = ["global", "tropics", "extra-tropics", "northern-hemisphere", "southe
 _METRICS = ["rmse", "mse", "mae", "bias", "acc"]
 _DRAWN = "!document.querySelector('.card.curve .plots:empty, #explorer .plots:empty')"
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-RUN_MB, RUN_PAINT, COMPARISON_MB, COMPARISON_SECONDS = 6.0, 1.0, 15.0, 2.0
+_STEPS = """async () => {
+  const slider = document.getElementById("forecast-maps-lead"), times = [];
+  const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  for (const field of document.getElementById("forecast-maps-field").options) {
+    field.selected = true;
+    document.getElementById("forecast-maps-field").dispatchEvent(new Event("change"));
+    await new Promise((done) => setTimeout(done, 300));
+    for (let lead = 0; lead <= Number(slider.max); lead++) {
+      await frame();
+      const began = performance.now();
+      slider.value = lead;
+      slider.dispatchEvent(new Event("input"));
+      await frame();
+      times.push(performance.now() - began);
+    }
+  }
+  return times;
+}"""
+RUN_MB, RUN_PAINT, COMPARISON_MB, COMPARISON_SECONDS, SLIDER_STEP = 6.0, 1.0, 15.0, 2.0, 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +81,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
                 row("run: time to write", write, "s", None),
                 row("run: first picture", paint, "s", RUN_PAINT, 1.0),
                 row("run: all charts drawn", drawn, "s", None),
+                row("run: a step of the maps' slider", _slider_step(Path(scratch) / "run.html"), "s", SLIDER_STEP, 1.0),
             ]
         if arguments.only != "run":
             runs = [_random_run(Path(scratch) / f"run{number:02d}", number) for number in range(RUNS)]
@@ -101,6 +120,22 @@ def _opened(path: Path) -> tuple[float, float]:
         browser.close()
     first, last = np.min(times[1:], axis=0)
     return float(first), float(last)
+
+
+def _slider_step(path: Path) -> float:
+    """Return seconds from moving the slider to the next frame, longer than 95 % of all fields' steps."""
+    from playwright.sync_api import sync_playwright
+
+    browser_path = shutil.which("chromium") or sys.exit("chromium is not on this machine.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_context(offline=True, viewport={"width": 1600, "height": 1000}).new_page()
+        page.goto(path.as_uri())
+        page.wait_for_selector("#forecast-maps canvas", state="attached")
+        page.locator("#forecast-maps").scroll_into_view_if_needed()
+        times = page.evaluate(_STEPS)
+        browser.close()
+    return float(np.quantile(times, 0.95)) / 1000
 
 
 def _random_run(directory: Path, seed: int) -> Run:
