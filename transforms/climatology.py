@@ -321,28 +321,37 @@ def _explicit(
     variance /= count
     largest = np.fmax.reduce(variance, axis=0)
     variance -= np.square(departure)
-    dull = np.flatnonzero((variance < _SHARP * largest).any(axis=0))
-    if dull.size:
-        # Here running sums and squares of a departure much larger than the spread leave little of it.
-        narrow = number if number.shape[-1] == 1 else number[:, dull]
-        departure[:, dull], variance[:, dull] = _directly(window, narrow, total[:, dull], square[:, dull])
+    # Where the spread is small beside departures, running sums and squares leave little of it.
+    dull = variance < _SHARP * largest
+    if dull.any():
+        rows, columns = (np.flatnonzero(dull.any(axis=axis)) for axis in (1, 0))
+        narrow = number if number.shape[-1] == 1 else number[:, columns]
+        exact = _directly(window, rows, narrow, total[:, columns], square[:, columns])
+        block = np.ix_(rows, columns)
+        for target, values in zip((departure, variance), exact, strict=True):
+            # Point by point, so that what a point gets does not depend on those that are worked on with it.
+            target[block] = np.where(dull[block], values, target[block])
     return departure + origin, np.sqrt(np.maximum(variance, 0.0))
 
 
-def _directly(window: int, number: np.ndarray, total: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance over the window from deviations, day by day, in place of running sums."""
+def _directly(
+    window: int, days: np.ndarray, number: np.ndarray, total: np.ndarray, square: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance over the windows around these days from deviations, in place of running sums."""
     within = np.where(number > 0, square - np.square(total) / number, 0.0)
     centre = np.where(number > 0, total / number, 0.0)
     # The window's outermost days carry no weight, and its width may exceed the year.
-    offsets = [(k - window // 2, weight) for k, weight in enumerate(triangle_weights(window)) if weight > 0]
-    count = sum(weight * np.roll(number, -offset, axis=0) for offset, weight in offsets)
+    offsets = [
+        ((days + k - window // 2) % len(total), weight)
+        for k, weight in enumerate(triangle_weights(window))
+        if weight > 0
+    ]
+    count = sum(weight * number[there] for there, weight in offsets)
     count = np.where(count > 0, count, np.nan)
-    mean = sum(weight * np.roll(total, -offset, axis=0) for offset, weight in offsets) / count
-    variance = np.zeros(total.shape)
-    for offset, weight in offsets:
-        deviation = np.roll(centre, -offset, axis=0) - mean
-        spread = np.roll(within, -offset, axis=0) + np.roll(number, -offset, axis=0) * np.square(deviation)
-        variance += weight * spread
+    mean = sum(weight * total[there] for there, weight in offsets) / count
+    variance = np.zeros(mean.shape)
+    for there, weight in offsets:
+        variance += weight * (within[there] + number[there] * np.square(centre[there] - mean))
     return mean, variance / count
 
 
