@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from dags.viewing.library import Library, token_of
@@ -29,21 +30,25 @@ class Comparisons:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._folder = Path(tempfile.mkdtemp(prefix="spherecast-view-"))
-        self._written: dict[tuple, Path] = {}
-        self._one = threading.Lock()
+        self._asked: dict[tuple, Future[Path]] = {}
+        self._lock = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, "comparison")
         self._process: subprocess.Popen | None = None
+        self._closed = False
         self._number = 0
 
     def close(self) -> None:
         """Stop what is being written and remove all that was."""
+        self._closed = True
         process = self._process
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+        self._writer.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def page(self, names: Sequence[str]) -> bytes:
-        """Return the report of runs side by side, in the order given.
+    def page(self, names: Sequence[str]) -> bytes | None:
+        """Return the report of runs side by side, in the order given; None while it is written, which asking begins.
 
         Raises:
             InputError: there are fewer than two or too many runs, one is not known, or they cannot be compared.
@@ -57,12 +62,23 @@ class Comparisons:
             raise InputError(f"{len(names)} runs chosen: choose 2 to {MOST_RUNS}.")
         directories = [runs[name] for name in names]
         key = tuple((name, *self._tokens(path)) for name, path in zip(names, directories, strict=True))
-        with self._one:
-            if key not in self._written:
-                self._written[key] = self._write(directories)
-            while len(self._written) > _KEPT:
-                self._written.pop(next(iter(self._written))).unlink(missing_ok=True)
-            return self._written[key].read_bytes()
+        with self._lock:
+            asked = self._asked.get(key)
+            if asked is None:
+                asked = self._asked[key] = self._writer.submit(self._write, directories)
+                self._forget()
+            if not asked.done():
+                return None
+            if asked.exception() is not None:
+                del self._asked[key]  # What was at fault may be mended: the next who asks has it tried again.
+            return asked.result().read_bytes()
+
+    def _forget(self) -> None:
+        """Remove the oldest pages, where there are too many."""
+        for key in list(self._asked)[:-_KEPT]:
+            old = self._asked.pop(key)
+            if not old.cancel() and old.done() and old.exception() is None:
+                old.result().unlink(missing_ok=True)
 
     def _tokens(self, directory: Path) -> list[str | None]:
         names = ("config.yaml", "state.json", "metrics/model.nc", "forecast.zarr/zarr.json")
@@ -80,6 +96,8 @@ class Comparisons:
             text=True,
             errors="replace",
         )
+        if self._closed:
+            self._process.kill()
         try:
             _, errors = self._process.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired as error:

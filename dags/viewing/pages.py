@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -9,7 +10,7 @@ from dags.viewing.library import address_of
 from pipeline.reporting.elements import scroll
 from pipeline.reporting.html import Html, data_script, join, tag
 
-__all__ = ["ASSETS", "asset", "index", "problem", "run"]
+__all__ = ["ASSETS", "asset", "index", "problem", "run", "waiting"]
 
 ASSETS = {
     "view.css": "text/css; charset=utf-8",
@@ -115,6 +116,14 @@ def run(name: str, status: dict[str, Any]) -> bytes:
         "run.js",
         data_script("status", status),
     )
+
+
+def waiting(names: Sequence[str]) -> bytes:
+    """Return the page that stands for a comparison of runs while it is written; the server has it asked for again."""
+    text = f"{', '.join(names)}: this page turns into their report by itself, in a few seconds."
+    content = tag("section", tag("h1", "Writing the comparison"), tag("p", text, class_="description", role="status"))
+    back = tag("p", tag("a", "All runs", href="/"))
+    return _page("Writing the comparison", tag("header", _brand()), tag("main", content, back))
 
 
 def problem(heading: str, text: str) -> bytes:

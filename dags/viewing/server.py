@@ -54,6 +54,8 @@ _REPORT = "; ".join(
         "sandbox allow-scripts allow-downloads",
     )
 )
+_AGAIN = "1"
+"""Seconds after which a browser asks again for a page that is being written."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -212,7 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             names = parse_qs(query, errors="surrogateescape", max_num_fields=2 * MOST_RUNS).get("run", [])
-            self._send(self.server.comparisons.page(names), _HTML, _REPORT)
+            page = self.server.comparisons.page(names)
+            if page is None:
+                self._send(pages.waiting(list(dict.fromkeys(names))), _HTML, _OWN, headers={"Refresh": _AGAIN})
+            else:
+                self._send(page, _HTML, _REPORT)
         except (InputError, ValueError) as error:
             self._problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
 

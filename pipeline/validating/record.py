@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -15,10 +15,12 @@ from pipeline.artefacts import ATTRIBUTE
 from pipeline.config import Config
 from pipeline.redaction import redact
 from pipeline.sources.opening import origin_facts
-from pipeline.validating.scan import Summary
 from transforms.grids import Grid
 from transforms.timeaxis import TimeSelection, time_text, within
 from transforms.variables import known
+
+if TYPE_CHECKING:  # Scanning takes Beam, which those who read a record, such as the report, need not wait for.
+    from pipeline.validating.scan import Summary
 
 __all__ = [
     "KIND",

@@ -86,8 +86,15 @@ def test_the_stage_table_needs_the_standard_library_alone():
     assert roots <= set(sys.stdlib_module_names)
 
 
-def test_the_command_line_starts_light():
-    code = "import sys, dags.cli; print(*sorted(set(sys.modules) & {'jax', 'xarray', 'apache_beam', 'numpy', 'zarr'}))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("dags.cli", {"jax", "xarray", "apache_beam", "numpy", "zarr"}),
+        ("pipeline.report", {"jax", "apache_beam", "matplotlib"}),
+    ],
+)
+def test_commands_start_light(module, heavy):
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {heavy}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
 

@@ -1,7 +1,8 @@
-"""The command `report`: of one run, of several side by side, and of one that is not complete."""
+"""The command `report`: of one run, of several side by side, of one that is not complete, and with figures."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,19 @@ def test_an_incomplete_run_is_reported_as_it_is(say, runs, monkeypatch):
     assert "Report: " in text
     page = runs[0].report.read_text()
     assert "<h1>Begun</h1>" in page
+
+
+def test_figures_are_written_in_the_formats_asked_for(say, runs):
+    # The training is left alone, one figure.
+    for folder in (runs[0].metrics, runs[0].forecast):
+        shutil.rmtree(folder)
+    words = ("report", "runs/one", "--output", "page.html", "--figures", "figures")
+    status, text = say(*words, "--format", "pdf")
+    assert status == 0, text
+    assert f"Figures: 1 files in {Path('figures').absolute()}" in text
+    assert [path.name for path in Path("figures").iterdir()] == ["training.pdf"]
+    assert say("report", "runs/one", "--figures", "figures")[0] == 0
+    assert {path.name for path in Path("figures").iterdir()} == {"training.pdf", "training.png"}
+    status, text = say(*words, "--format", "svg")
+    assert status == 2
+    assert "--format: expected some of png, pdf, got svg" in text

@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import webbrowser
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -18,7 +20,7 @@ import pytest
 
 from dags import processes
 from dags.viewing.library import Library, address_of
-from dags.viewing.server import make_server
+from dags.viewing.server import Server, make_server
 from pipeline.config_files import load_config
 from transforms.errors import InputError
 
@@ -289,15 +291,41 @@ def test_scores_are_those_of_the_metrics(tiny_run):
 
 
 def test_a_comparison_is_written_once_and_only_for_pages_of_this_server(served, runs, tiny_run):
-    for name in ("a", "b"):
+    for name in ("a", ATTACK + "2"):
         shutil.copytree(tiny_run, runs / name, ignore=shutil.ignore_patterns("source.zarr", "checkpoints", ".lock*"))
-    query = "/compare?run=a&run=b"
+    query = f"/compare?run=a&run={quote(ATTACK)}2"
     assert served(query, Sec_Fetch_Site="cross-site").status == 403
-    page = served(query, Sec_Fetch_Site="same-origin")
+    page = waiting = served(query, Sec_Fetch_Site="same-origin")
+    assert (waiting.status, waiting.headers["Refresh"]) == (200, "1")
+    assert "<h1>Writing the comparison</h1>" in waiting.body
+    assert "<script>alert" not in waiting.body
+    deadline = time.monotonic() + 300
+    while page.headers["Refresh"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+        page = served(query, Sec_Fetch_Site="same-origin")
     assert page.status == 200, page.body
+    assert f"a, {ATTACK.replace('<', '&lt;').replace('>', '&gt;')}2: comparison of forecasts" in page.body
     assert page.headers["Content-Security-Policy"].endswith("sandbox allow-scripts allow-downloads")
     assert served(query).body == page.body
     assert len(list(served.server.comparisons._folder.iterdir())) == 1
+
+
+def test_a_comparison_that_cannot_be_written_says_why_and_is_tried_again(served, runs, monkeypatch):
+    make_run(runs / "two")
+    tried = []
+
+    def write(directories):
+        tried.append(directories)
+        raise InputError("two: is broken.")
+
+    monkeypatch.setattr(served.server.comparisons, "_write", write)
+    for attempt in (1, 2):
+        deadline = time.monotonic() + 20
+        while (answer := served("/compare?run=one&run=two")).status == 200 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert answer.status == 422
+        assert "two: is broken." in answer.body
+        assert tried == attempt * [[runs / "one", runs / "two"]]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +346,26 @@ def test_the_command_refuses_what_is_no_folder_of_runs(say, tmp_path):
     status, text = say("view", "nothing-here", "--no-browser")
     assert status == 2
     assert "neither a run nor a folder of runs" in text
+
+
+def test_the_command_says_and_opens_the_address_it_listens_at(say, runs, monkeypatch):
+    opened, asked = [], threading.Event()
+    monkeypatch.setattr(webbrowser, "open", lambda address: (opened.append(address), asked.set()))
+    # Bound as asked for, and interrupted at once.
+    monkeypatch.setattr(Server, "serve_forever", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    status, text = say("view", runs / "one", "--browser", "--port", port)
+    assert status == 0
+    assert f"Serving {runs} at http://127.0.0.1:{port}/runs/one/" in text
+    assert "Anyone" not in text
+    assert asked.wait(10)
+    assert opened == [f"http://127.0.0.1:{port}/runs/one/"]
+    status, text = say("view", "--runs-dir", runs, "--host", "0.0.0.0", "--no-browser")
+    assert f"Serving {runs} at http://0.0.0.0:" in text
+    assert "Anyone who reaches 0.0.0.0 can read these runs." in text
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

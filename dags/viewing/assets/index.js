@@ -3,7 +3,7 @@ const [lead, measure, find] = ["lead", "measure", "find"].map((id) => document.g
 const chosen = new Set();
 let library = read("library");
 let sort = { key: "when", down: true };
-let shown = "";
+let shown = JSON.stringify(library); // Only news are drawn: a table drawn again loses its place for who walks through it.
 
 const PLAIN = [
   { key: "name", title: "Run", value: (run) => run.name.toLowerCase() },
