@@ -18,6 +18,7 @@ from model.training import LossWeights, loss_weights
 from pipeline.artefacts import describe, publishing, require, working_path, write_description
 from pipeline.config import Config
 from pipeline.processes.distributed import barrier, initialise, is_lead, training_mesh
+from pipeline.processes.hardware import hardware
 from pipeline.runs import Run
 from pipeline.states.layout import StateLayout, normalisation
 from pipeline.states.reading import StateReader
@@ -76,6 +77,7 @@ def run_stage(run: Run, fingerprint: str, inputs: dict[str, str]) -> None:
             time_step_hours=spec.time_step_hours,
             parameters=parameters,
             training_windows=windows,
+            hardware=hardware(jax.devices()[:1] if mesh is None else mesh.devices.flat),
         )
         if is_lead():
             write_description(partial, description)

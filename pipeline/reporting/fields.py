@@ -9,7 +9,7 @@ import numpy as np
 from transforms.metrics import vector_name
 from transforms.variables import VARIABLES, wind_pairs
 
-__all__ = ["Field", "calendar_day", "duration", "instant", "pretty_units"]
+__all__ = ["Field", "calendar_day", "clock", "duration", "instant", "pretty_units"]
 
 _SHORT = {
     "geopotential": "Z",
@@ -136,3 +136,8 @@ def instant(time: np.datetime64) -> str:
     """Return a time as 3 Jan 2001 12 UTC."""
     hours, minutes = str(time.astype("datetime64[m]"))[11:].split(":")
     return f"{calendar_day(time)} {hours if minutes == '00' else f'{hours}:{minutes}'} UTC"
+
+
+def clock(time: str) -> str:
+    """Return a UTC time of ISO 8601 as tables show it, a dash for an empty one."""
+    return time.replace("T", " ").removesuffix("Z") or "–"

@@ -306,7 +306,9 @@ class _Curriculum:
                 self.store.save(update, state, asdict(reached), score)
             if stopping and not (last and index + 1 == len(settings.stages)):
                 self.store.wait()
-                raise Preempted(f"stopped by {self.stop.signal or 'another process'} after {update} updates, all saved")
+                message = f"stopped by {self.stop.signal or 'another process'} after {update} updates, all saved"
+                logger.info(message)
+                raise Preempted(message)
         return Position(index + 1, rollbacks=position.rollbacks), state
 
     def _open_loader(self, position: Position) -> Loader:

@@ -54,6 +54,8 @@ def library(report_path, tmp_path_factory):
         (root / name / "logs" / f"{stage}.log").write_text(f"a line\n{ATTACK}\n")
     record(root / "working", 5, "running", started="2026-01-01T01:00:00Z")
     report_progress(root / "working", 0.25)
+    with (root / "working" / "checkpoints" / "training.jsonl").open("a") as log:
+        log.write(json.dumps({"event": "rollback", "update": 3000, "stage": 0, "to": 2500, "skipped": 9}) + "\n")
     return root
 
 
@@ -168,7 +170,7 @@ def test_a_run_at_work_is_followed_to_its_report(visit, served):
     assert bar.get_attribute("aria-valuenow") == "25"
     assert "<b>0.25</b>" in page.locator("#work").inner_text()
     assert "about 40 s left" in page.locator("#work").inner_text()
-    page.locator("#loss svg").wait_for()
+    page.locator("#loss svg .event-text", has_text="rolled back").wait_for()
     assert page.title().startswith("25 % train")
     report_progress(working, 0.5)
     page.locator("[role=progressbar][aria-valuenow='50']").wait_for()

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from dags.stages import STAGES
+from pipeline.reporting.history import read_history
+from pipeline.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Sharding info not provided")]
 
@@ -37,6 +39,9 @@ def test_killed_in_every_stage_it_resumes_to_the_same_results(tiny_run, differen
     for name in STAGES:
         log = (directory / "logs" / f"{name}.log").read_text()
         assert len(re.findall(rf"^=== {name}, ", log, re.MULTILINE)) == 2, f"{name} was not run exactly twice:\n{log}"
+    ((update, started),) = read_history(Run.open(directory)).resumed
+    assert update > 0
+    assert started[:4].isdigit()
     assert differences(directory, tiny_run) == []
     again = subprocess.run(command, capture_output=True, text=True)
     assert "Nothing to do" in again.stderr

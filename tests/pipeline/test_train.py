@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,9 +25,11 @@ import pipeline.training.checkpoints
 from pipeline import forecast, statistics, train
 from pipeline.artefacts import describe, read_description
 from pipeline.config_files import load_config
+from pipeline.report import write_report
 from pipeline.runs import Run
 from pipeline.states.layout import FieldsKept
 from pipeline.training import curriculum
+from tests.pipeline.reporting.test_report import Page
 from transforms.errors import InputError
 from transforms.grids import Grid
 
@@ -158,9 +162,10 @@ def test_resumed_training_by_nadamw_equals_uninterrupted(trained: Run, tmp_path:
 
 
 def test_a_signal_saves_and_leaves_with_a_status_that_says_try_again(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     run = make_run(tmp_path / "run")
+    caplog.set_level(logging.INFO)
 
     def signalled(self, state, batch, update=curriculum.Trainer.update):
         if int(state.update) == 6:
@@ -177,6 +182,25 @@ def test_a_signal_saves_and_leaves_with_a_status_that_says_try_again(
     train.run_stage(run, "f", {"regrid": "t"})
     assert_same_checkpoint(run, trained)
     assert events(run) == events(trained)
+    run.logs.mkdir(exist_ok=True)
+    (run.logs / "train.log").write_text(f"=== train, 2001-01-01T00:00:00Z: missing\n{caplog.text}")
+    page = Page(report_of(run))
+    assert "7 stopped, all saved 2001-01-01 00:00:00 7 resumed from a checkpoint 2001-01-01 00:00:00" in page.words
+    marks = [[7, "preempted"], [7, "resumed"]]
+    assert json.loads(page.data["training-log"])[0]["events"] == marks
+
+
+def report_of(run: Run) -> str:
+    write_report(run.directory / "page.html", [run])
+    return (run.directory / "page.html").read_text()
+
+
+def test_the_hardware_is_recorded_and_shown(trained: Run):
+    about = read_description(trained.checkpoints)["hardware"]
+    assert about["devices"] == "1 CPU device"
+    assert re.fullmatch(r".+ \(\d+ cores?\)", about["processor"])
+    assert re.fullmatch(r"[1-9]\d* GB of memory", about["memory"])
+    assert f"Trained on 1 CPU device, {about['processor']}, {about['memory']}." in Page(report_of(trained)).words
 
 
 def checkpoint(run: Run, update: int) -> dict[str, np.ndarray]:
@@ -264,6 +288,9 @@ def test_training_goes_back_after_too_many_in_a_row(tmp_path: Path, monkeypatch:
     (back,) = [event for event in log if event["event"] == "rollback"]
     assert (back["update"], back["to"], back["skipped"]) == (8, 4, 3)
     assert log[-1]["update"] == 9
+    page = Page(report_of(run))
+    assert "8 rolled back to update 4 after values that are not finite" in page.words
+    assert [8, "rolled back"] in json.loads(page.data["training-log"])[0]["events"]
 
 
 def test_what_is_not_finite_first_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -85,13 +85,16 @@ const drawProblem = (status) => {
   );
 };
 
+// Repairs of the training, at their updates; of many the first.
+const marksOf = (curve) => curve.events.slice(0, 50).map((event) => [event.update, event.event === "rollback" ? "rolled back" : "skipped"]);
+
 const drawLoss = (curve) => {
   if (!section("loss", curve?.train.length)) return;
   const held = document.activeElement?.closest("#loss");
   const last = Math.max(1, ...curve.train.map(([x]) => x), ...curve.validation.map(([x]) => x));
   const stages = curve.stages.filter(([, steps]) => steps);
   place(part("loss"), [plot({
-    title: "Loss", units: "logarithmic", height: 300, log: true, endLabels: true, xText: (x) => `update ${Math.round(x)}`, marks: curve.events,
+    title: "Loss", units: "logarithmic", height: 300, log: true, endLabels: true, xText: (x) => `update ${Math.round(x)}`, marks: marksOf(curve),
     shades: stages.map(([first, steps], k) => [first, k + 1 < stages.length ? stages[k + 1][0] : last, steps === 1 ? "1 step" : `${steps} steps`]),
     lines: [
       { name: "train", css: "train", points: curve.train },

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.reporting.elements import Section, scroll, table
 from pipeline.reporting.facts import library_versions, public_config, reproduce
+from pipeline.reporting.fields import clock
 from pipeline.reporting.html import Html, join, tag
 from pipeline.reporting.subjects import Subject
 
@@ -82,7 +83,7 @@ def _stages(subject: Subject) -> Html:
         (
             stage.name,
             f"{stage.state}{', older than its inputs' if stage.stale else ''}",
-            stage.started.replace("T", " ").removesuffix("Z") or "–",
+            clock(stage.started),
             "–" if stage.seconds is None else _time(stage.seconds),
             "–" if stage.size is None else _size(stage.size),
         )
@@ -98,7 +99,7 @@ def _hardware(subject: Subject) -> Html:
     hardware = subject.history.hardware
     if not hardware:
         return tag("p", "On which hardware it was trained is not recorded.", class_="note")
-    return tag("p", "Trained on ", ", ".join(f"{value}" for value in hardware.values()), ".", class_="note")
+    return tag("p", "Trained on ", ", ".join(map(str, hardware.values())), ".", class_="note")
 
 
 def _warnings(subject: Subject) -> Html:

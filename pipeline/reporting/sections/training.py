@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.reporting.elements import Section, empty, scroll, table
-from pipeline.reporting.fields import Field, duration
+from pipeline.reporting.fields import Field, clock, duration
 from pipeline.reporting.html import Html, join, tag
 from pipeline.reporting.subjects import Subject
 
@@ -61,8 +61,9 @@ def _content(number: int, subject: Subject, *, alone: bool) -> Html:
 def _events(subject: Subject) -> Html:
     """Interruptions and repairs, in the order of updates."""
     training = subject.training or {}
-    rows = [(update, "resumed from a checkpoint", when) for update, when in subject.history.resumed]
-    rows += [(update, "stopped, all saved", when) for update, when in subject.history.preempted]
+    # Of the same update: it is stopped before it goes on.
+    rows = [(update, "stopped, all saved", when) for update, when in subject.history.preempted]
+    rows += [(update, "resumed from a checkpoint", when) for update, when in subject.history.resumed]
     for event in training["events"]:
         if event["event"] == "rollback":
             rows.append(
@@ -72,9 +73,9 @@ def _events(subject: Subject) -> Html:
             rows.append((event["update"], "update skipped: loss or gradient not finite", ""))
     if not rows:
         return tag("p", "The training ran without an interruption, a rollback or a skipped update.", class_="note")
-    shown = sorted(rows)[:_MOST_EVENTS]
+    shown = sorted(rows, key=lambda row: row[0])[:_MOST_EVENTS]
     more = f", the first {len(shown)} of {len(rows)}" if len(rows) > len(shown) else ""
-    cells = [(f"{update:,}", what, when or "–") for update, what, when in shown]
+    cells = [(f"{update:,}", what, clock(when)) for update, what, when in shown]
     return scroll(table(f"Events{more}", ("Update", "What", "Started, UTC"), cells, "events"), "Events of the training")
 
 
