@@ -18,11 +18,13 @@ from pipeline.reporting.scores import Scores
 from pipeline.scoring.bands import COUNT
 from transforms.bootstrap import FEWEST_BLOCKS, skill_score
 
-__all__ = ["Pair", "pairs"]
+__all__ = ["FEW_BLOCKS", "Pair", "pairs"]
 
 _MOST_CELLS = 300_000
 """Cells of all pairs together, above which only headline fields in the scorecard's region are judged."""
 
+FEW_BLOCKS = f"fewer than {FEWEST_BLOCKS} blocks of forecasts are scored in both"
+"""Why a cell has no interval where its pair has some."""
 
 _Sums = tuple[np.ndarray, np.ndarray]
 
@@ -35,6 +37,7 @@ class Pair:
         forecast, other: names of the lines.
         lower, upper: ends of its 95 % interval, float64, shape (region, field, lead), NaN where there is none.
         without: why there is none, empty where there is.
+        limited: why only a part of the scorecard is judged, empty where all of it is.
     """
 
     forecast: str
@@ -42,6 +45,7 @@ class Pair:
     lower: np.ndarray
     upper: np.ndarray
     without: str = ""
+    limited: str = ""
 
 
 def pairs(scores: Scores) -> list[Pair]:
@@ -50,6 +54,7 @@ def pairs(scores: Scores) -> list[Pair]:
     others = len(scores.lines) - 1
     cells = len(scores.forecasts) * others * len(scores.regions) * len(scores.fields) * len(leads)
     narrow = cells > _MOST_CELLS
+    limited = f"of so many results only the headline fields in region {scores.region} are judged" if narrow else ""
     fields = scores.headline if narrow else scores.fields
     regions = [scores.region] if narrow else scores.regions
     shape = (len(scores.regions), len(scores.fields), len(leads))
@@ -70,8 +75,8 @@ def pairs(scores: Scores) -> list[Pair]:
                 else:
                     ends[:, rows, at] = _interval(*(sums(number[each.name], field) for each in (line, other)))
             if not why and np.isnan(ends).all():
-                why = f"fewer than {FEWEST_BLOCKS} blocks of forecasts are scored in both"
-            found.append(Pair(line.name, other.name, ends[0], ends[1], why))
+                why = FEW_BLOCKS
+            found.append(Pair(line.name, other.name, ends[0], ends[1], why, limited))
     return found
 
 

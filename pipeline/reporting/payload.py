@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.reporting.pairs import Pair
+from pipeline.reporting.pairs import FEW_BLOCKS, Pair
 from pipeline.reporting.scores import Scores
 from transforms.metrics import METRICS
 
@@ -19,7 +19,7 @@ def scores_payload(scores: Scores, pairs: list[Pair]) -> dict[str, Any]:
 
     Arrays are little-endian float32 in base64, NaN where there is no score. ``lines[i].values`` is (metric, region, field,
     lead), ``lines[i].lower`` and ``upper`` likewise or None; ``pairs[i].lower`` and ``upper`` are (region, field, lead of
-    the scorecard).
+    the scorecard); ``few`` and ``limited`` say why a cell of a pair has no interval where others have.
     """
     index = {name: i for i, name in enumerate(scores.names)}
     return {
@@ -44,6 +44,8 @@ def scores_payload(scores: Scores, pairs: list[Pair]) -> dict[str, Any]:
             }
             for line in scores.lines
         ],
+        "few": FEW_BLOCKS,
+        "limited": next((pair.limited for pair in pairs), ""),
         "pairs": [
             {"forecast": index[pair.forecast], "other": index[pair.other], "without": pair.without}
             | ({} if pair.without else {"lower": _encode(pair.lower), "upper": _encode(pair.upper)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def read_subject(run: Run, name: str, *, alone: bool) -> Subject:
         try:
             return read()
         except InputError as error:
-            missing.append(f"{otherwise} ({error})")
+            missing.append(f"{otherwise} ({_within(run, error)})")
             return None
 
     truth = attempt(lambda: open_store(run.training_store, "truth"), "There is no training store")
@@ -103,6 +104,14 @@ def read_subject(run: Run, name: str, *, alone: bool) -> Subject:
         _upstream(paths),
         [*_states(history), *missing],
     )
+
+
+def _within(run: Run, error: InputError) -> str:
+    """Return what an error says, with paths as seen from the run: a page may be sent to where others are."""
+    text = str(error)
+    for directory in dict.fromkeys((run.directory.resolve(), run.directory.absolute(), run.directory)):
+        text = text.replace(f"{directory}{os.sep}", "")
+    return text.rstrip(".")
 
 
 def _lines(run: Run, name: str, alone: bool, attempt: Callable[[Callable[[], Any], str], Any]) -> list[Line]:

@@ -16,19 +16,15 @@ USEFUL_ACC = 0.6
 def verdict(scores: Scores, forecast: str | None = None) -> list[str]:
     """Return the result of a forecast, the first's by default, in a few sentences, for the headline fields.
 
-    The first is about persistence, then climatology and anomaly correlation where they can be judged.
+    The first is about persistence and anomaly correlation, the second about climatology, where they can be judged.
     """
     forecast = forecast or scores.forecasts[0]
-    sentences = []
-    for baseline in BASELINES:
-        sentence = _against(scores, forecast, baseline)
-        if sentence:
-            sentences.append(sentence)
-    for field in scores.headline:
-        acc = scores.curve(forecast, "acc", field)
-        if np.isfinite(acc).any():
-            sentences.append(_useful(scores, field, acc))
-            break
+    persistence, *others = (_against(scores, forecast, baseline) for baseline in BASELINES)
+    of_acc = (field for field in scores.headline if np.isfinite(scores.curve(forecast, "acc", field)).any())
+    field = next(of_acc, None)
+    useful = _useful(scores, field, scores.curve(forecast, "acc", field)) if field else None
+    first = "; ".join(filter(None, (persistence, useful)))
+    sentences = [f"{sentence}." for sentence in (first, *others) if sentence]
     return sentences or ["No score could be compared with a baseline."]
 
 
@@ -65,10 +61,10 @@ def _against(scores: Scores, forecast: str, baseline: str) -> str | None:
     everywhere = [field for field, (_, complete) in reach.items() if complete]
     fields = f"in all {len(reach)} headline fields" if len(reach) > 1 else f"for the {next(iter(reach)).label}"
     if len(everywhere) == len(reach):
-        return f"Beats {baseline} at every lead to {duration(last)} {fields}."
+        return f"Beats {baseline} at every lead to {duration(last)} {fields}"
     first, *others = {hours for hours, _ in reach.values()}
     if first and not others:
-        return f"Beats {baseline} to {duration(first)}, but not at every lead to {duration(last)}, {fields}."
+        return f"Beats {baseline} to {duration(first)}, but not at every lead to {duration(last)}, {fields}"
     rest = [
         f"{field.short} {f'to {duration(hours)}' if hours else 'at no lead from the first on'}"
         for field, (hours, complete) in reach.items()
@@ -77,20 +73,27 @@ def _against(scores: Scores, forecast: str, baseline: str) -> str | None:
     if everywhere:
         return (
             f"Beats {baseline} at every lead to {duration(last)} in {len(everywhere)} of {len(reach)} headline fields; "
-            f"in the others: {', '.join(rest)}."
+            f"in the others: {', '.join(rest)}"
         )
     if not any(hours for hours, _ in reach.values()):
-        return f"Does not beat {baseline} at the first lead in any headline field."
-    return f"Beats {baseline} for a while only: {', '.join(rest)}."
+        return f"Does not beat {baseline} at the first lead in any headline field"
+    return f"Beats {baseline} for a while only: {', '.join(rest)}"
 
 
 def _useful(scores: Scores, field: Field, acc: np.ndarray) -> str:
     judged = (scores.leads > 0) & np.isfinite(acc)
-    hours, complete = _reach(scores.leads[judged], acc[judged] > USEFUL_ACC)
+    leads, acc = scores.leads[judged], acc[judged]
+    hours, complete = _reach(leads, acc > USEFUL_ACC)
     if not hours:
-        return f"{field.short} has no useful skill (ACC above {USEFUL_ACC:g}) at the first lead."
-    end = ", the longest lead scored" if complete else ""
-    return f"{field.short} is useful (ACC above {USEFUL_ACC:g}) to {duration(hours)}{end}."
+        return f"{field.short} has no useful skill (ACC above {USEFUL_ACC:g}) at the first lead"
+    if complete:
+        return f"{field.short} is useful (ACC above {USEFUL_ACC:g}) to {duration(hours)}, the longest lead scored"
+    # Between the last useful lead and the next the correlation is taken to fall evenly.
+    after = int(np.searchsorted(leads, hours)) + 1
+    fall = (acc[after - 1] - USEFUL_ACC) / (acc[after - 1] - acc[after])
+    hours += fall * (leads[after] - hours)
+    shown = round(hours) if hours < 24 else 24 * round(hours / 24, 1)
+    return f"{field.short} is useful (ACC above {USEFUL_ACC:g}) to {duration(shown)}"
 
 
 def _reach(leads: np.ndarray, good: np.ndarray) -> tuple[float, bool]:

@@ -30,6 +30,20 @@ if (scores && card) {
     return make("td", { class: colour, title: title.replaceAll("-", "−") }, [percent(change), ...(mark ? [make("i", {}, mark)] : [])]);
   };
 
+  // Why some or all cells have no mark.
+  const without = (pair, own, other, region, fields) => {
+    if (pair?.without) return `No marks: ${pair.without}.`;
+    let shown = 0, lacking = 0;
+    for (const field of fields) scores.cardLeads.forEach((lead, position) => {
+      const [mine, theirs] = [own, other].map((line) => curveOf(line, rmse, region, field)[lead]);
+      if (!known(mine) || !(theirs > 0)) return;
+      shown++;
+      if (!known(pair?.lower?.[(region * scores.fields.length + field) * scores.cardLeads.length + position])) lacking++;
+    });
+    const beyond = scores.limited && (region !== scores.region || fields.some((field) => !scores.headline.includes(field)));
+    return lacking ? `No marks in ${lacking === shown ? "any cell" : `${lacking} of ${shown} cells`}: ${beyond ? scores.limited : scores.few}.` : "";
+  };
+
   const fill = () => {
     const own = scores.lines[indexOf(chosen("forecast") ?? scores.lines[0].name)];
     const other = scores.lines[indexOf(chosen("other"))];
@@ -42,7 +56,7 @@ if (scores && card) {
       make("th", { scope: "row" }, [make("b", {}, scores.fields[field].short), make("span", {}, scores.fields[field].label)]),
       ...scores.cardLeads.map((_, position) => cell(own, other, pair, region, field, position, edges)),
     ])));
-    document.getElementById("card-without").textContent = own === other ? "A forecast beside itself." : pair?.without ? `No marks: ${pair.without}.` : "";
+    document.getElementById("card-without").textContent = own === other ? "A forecast beside itself." : without(pair, own, other, region, fields);
     const bounds = [null, ...edges, null];
     document.querySelectorAll("#card-key span").forEach((text, i) => {
       const [low, high] = [bounds[i], bounds[i + 1]];

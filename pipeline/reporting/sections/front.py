@@ -15,6 +15,10 @@ from pipeline.reporting.verdicts import ranking, verdict
 
 __all__ = ["front", "page_title"]
 
+_NAMED = 5
+"""Runs named in one sentence of a notice."""
+_SENTENCES = 6
+"""Of a notice, before the others are folded away."""
 _SIMULATED = (
     "These forecasts are made from, and scored against, a simulated atmosphere. "
     "Do not compare the numbers with scores on ERA5 or other analyses."
@@ -81,11 +85,7 @@ def _notices(subjects: list[Subject], scores: Scores | None) -> list[Html]:
     mixed = mixed_worlds(scores.lines) if scores is not None else None
     if mixed:
         found.append(tag("div", tag("strong", mixed), class_="notice loud", role="alert"))
-    missing = [
-        sentence if len(subjects) == 1 else f"{subject.name}: {sentence}"
-        for subject in subjects
-        for sentence in subject.missing
-    ]
+    missing = subjects[0].missing if len(subjects) == 1 else _by_sentence(subjects)
     if missing:
         heading = "This run is not complete" if len(subjects) == 1 else "Not every run is complete"
         found.append(_notice(f"{heading}. The page shows what there is.", missing))
@@ -95,9 +95,24 @@ def _notices(subjects: list[Subject], scores: Scores | None) -> list[Html]:
     return found
 
 
+def _by_sentence(subjects: list[Subject]) -> list[str]:
+    """Return each sentence on what is missing once, with the runs that it is about: what most of them lack first."""
+    about: dict[str, list[str]] = {}
+    for subject in subjects:
+        for sentence in subject.missing:
+            about.setdefault(sentence, []).append(subject.name)
+    return [
+        f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}: {sentence}"
+        for sentence, names in sorted(about.items(), key=lambda item: -len(item[1]))
+    ]
+
+
 def _notice(heading: str, sentences: list[str]) -> Html:
-    items = tag("ul", *(tag("li", sentence) for sentence in sentences))
-    return tag("div", tag("strong", heading), items, class_="notice")
+    """Return a box of sentences, of which many are folded away."""
+    shown, more = sentences[:_SENTENCES], sentences[_SENTENCES:]
+    items = tag("ul", *(tag("li", sentence) for sentence in shown))
+    folded = tag("details", tag("summary", f"{len(more)} more"), tag("ul", *(tag("li", text) for text in more)))
+    return tag("div", tag("strong", heading), items, folded if more else None, class_="notice")
 
 
 def _listing(subject: Subject) -> Html:

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.reporting.elements import Section, empty, scroll, select, short_duration
 from pipeline.reporting.fields import Field, duration
 from pipeline.reporting.html import Html, join, tag
-from pipeline.reporting.pairs import Pair, pairs
+from pipeline.reporting.pairs import FEW_BLOCKS, Pair, pairs
 from pipeline.reporting.payload import scores_payload
 from pipeline.reporting.scores import BASELINES, Scores
 
@@ -76,7 +76,7 @@ def _content(scores: Scores, judged: list[Pair]) -> Html:
         tag("p", about, class_="note"),
         tag("div", *choices, class_="controls scripted"),
         tag("div", scroll(table, "Table of the scorecard"), class_="card-holder"),
-        tag("p", _without(pair), class_="note", id="card-without", aria_live="polite"),
+        tag("p", _without(scores, pair), class_="note", id="card-without", aria_live="polite"),
         _key(edges),
     )
 
@@ -105,8 +105,15 @@ def percent(change: float) -> str:
     return text if float(text) == 0 else f"{'−' if change < 0 else '+'}{text}"
 
 
-def _without(pair: Pair) -> str:
-    return f"No marks: {pair.without}." if pair.without else ""
+def _without(scores: Scores, pair: Pair) -> str:
+    """Return why some or all cells of the first choice have no mark, as ``scorecard.js`` does for others."""
+    if pair.without:
+        return f"No marks: {pair.without}."
+    leads, region = scores.scorecard_leads(), scores.regions.index(scores.region)
+    shown = np.stack([np.isfinite(scores.ratio(field, pair.other, pair.forecast)[leads]) for field in scores.headline])
+    judged = np.isfinite(pair.lower[region, [scores.fields.index(field) for field in scores.headline]])
+    lacking = int((shown & ~judged).sum())
+    return f"No marks in {lacking} of {shown.sum()} cells: {FEW_BLOCKS}." if lacking else ""
 
 
 def _key(edges: tuple[int, ...]) -> Html:

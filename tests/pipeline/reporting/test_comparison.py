@@ -13,8 +13,9 @@ from pipeline.report import write_report
 from pipeline.reporting.comparable import differences, mixed_worlds
 from pipeline.reporting.lines import read_line
 from pipeline.reporting.pairs import pairs
-from pipeline.reporting.payload import decode
+from pipeline.reporting.payload import decode, scores_payload
 from pipeline.reporting.scores import compare
+from pipeline.reporting.sections.scorecard import scorecard_section
 from pipeline.reporting.verdicts import ranking
 from pipeline.runs import Run
 from tests.pipeline.reporting.test_report import Page
@@ -161,6 +162,42 @@ def test_page_of_runs_and_results_with_hostile_names(finished_run, tmp_path):
     np.testing.assert_array_equal(one, two)
 
 
+def test_what_many_runs_lack_is_said_once(make, tmp_path):
+    runs = [Run(tmp_path / f"run{i}", make.config()) for i in range(20)]
+    for i, run in enumerate(runs):
+        run.directory.mkdir()
+        stages = {"train": {"state": "failed"}} | {f"stage{i}": {"state": "pending"}}
+        (run.directory / "state.json").write_text(json.dumps({"stages": stages}))
+    missing = write_report(tmp_path / "page.html", runs)
+    assert len(missing) >= 20 * 5
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert page.words.count("There is no training log") == 1 + 1  # There and in the section of the training.
+    assert "run0, run1, run2, run3, run4 and 15 more: The stage train failed" in page.words
+    assert "run19: Not done yet: stage19" in page.words
+    notice = text[text.index('class="notice"') :]
+    notice = notice[: notice.index("</div>")]
+    assert notice[: notice.index("<details>")].count("<li>") == 6
+    assert "<summary>19 more</summary>" in notice
+    assert str(tmp_path) not in text
+
+
+def test_cells_without_a_mark_say_why(lines, monkeypatch):
+    rng = np.random.default_rng(0)
+    blocks = rng.gamma(4.0, size=(12, 2))
+    own, other = lines(own=blocks, other=rng.gamma(4.0, size=(12, 2)))
+    scores = compare([own, other])
+    assert "No marks" not in scorecard_section(scores).html()
+    (pair, _) = pairs(scores)
+    pair.lower[0, 0, 1] = np.nan
+    said = "No marks in 1 of 2 cells: fewer than 8 blocks of forecasts are scored in both."
+    monkeypatch.setattr("pipeline.reporting.sections.scorecard.pairs", lambda _: [pair])
+    assert said in scorecard_section(scores).html()
+    monkeypatch.setattr("pipeline.reporting.pairs._MOST_CELLS", 3)
+    limited = "of so many results only the headline fields in region global are judged"
+    assert scores_payload(scores, pairs(scores))["limited"] == limited
+
+
 def test_page_of_a_run_with_nothing_says_so_first(make, tmp_path):
     run = Run(tmp_path / "begun", make.config())
     run.directory.mkdir()
@@ -174,7 +211,10 @@ def test_page_of_a_run_with_nothing_says_so_first(make, tmp_path):
     log = "=== regrid, 2026-01-01T00:00:00Z: missing\n2026-01-01 00:00:01,123 WARNING pipeline.regrid: disk is full\n"
     (run.logs / "regrid.log").write_text(log)
     missing = write_report(tmp_path / "page.html", [run])
-    words = Page((tmp_path / "page.html").read_text()).words
+    text = (tmp_path / "page.html").read_text()
+    words = Page(text).words
+    assert "There are no scores (metrics/model.nc: " in words
+    assert str(tmp_path) not in text
     expected = ("The stage regrid failed", "Not done yet: train", "There are no forecasts", "There are no scores")
     for sentence in (*expected, "There is no training log"):
         assert any(f"begun: {sentence}" in line for line in missing), sentence

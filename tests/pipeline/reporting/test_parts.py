@@ -131,10 +131,26 @@ def test_verdict_of_a_good_forecast(tmp_path):
         {"z": [5, 5, 5], "t": [2.5, 2.5, 2.5]},
     )
     assert verdict(scores) == [
-        "Beats persistence at every lead to 3 days in all 2 headline fields.",
+        "Beats persistence at every lead to 3 days in all 2 headline fields; Z500 is useful (ACC above 0.6) to 2.5 days.",
         "Beats climatology at every lead to 3 days in 1 of 2 headline fields; in the others: T850 to 2 days.",
-        "Z500 is useful (ACC above 0.6) to 2 days.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("acc", "words"),
+    [
+        ([0.9, 0.7, 0.4], "to 2.3 days"),
+        ([0.9, 0.601, 0.1], "to 2 days"),
+        ([0.9, 0.7, np.nan], "to 2 days, the longest lead scored"),
+        ([0.9, np.nan, 0.3], "to 2 days"),
+        ([0.9, 0.8, 0.61], "to 3 days, the longest lead scored"),
+    ],
+)
+def test_useful_skill_ends_where_the_correlation_crosses_its_limit(tmp_path, acc, words):
+    values = {"z": [1, 2, 3], "t": [1, 2, 3]}
+    assert verdict(_scores(tmp_path, values | {"acc": acc}, values))[0].endswith(
+        f"; Z500 is useful (ACC above 0.6) {words}."
+    )
 
 
 def test_verdict_of_a_bad_forecast(tmp_path):
@@ -145,9 +161,9 @@ def test_verdict_of_a_bad_forecast(tmp_path):
         {"z": [1, 1, 1], "t": [1, 1, 1]},
     )
     assert verdict(scores) == [
-        "Beats persistence for a while only: Z500 at no lead from the first on, T850 to 1 day.",
-        "Does not beat climatology at the first lead in any headline field.",
+        "Beats persistence for a while only: Z500 at no lead from the first on, T850 to 1 day; "
         "Z500 has no useful skill (ACC above 0.6) at the first lead.",
+        "Does not beat climatology at the first lead in any headline field.",
     ]
 
 

@@ -126,7 +126,10 @@ def test_simulated_data_are_called_simulated(report):
 
 def test_result_comes_first(report):
     words = Page(report).words
-    assert "Beats persistence at every lead to 5 days in all 6 headline fields." in words
+    assert (
+        "Beats persistence at every lead to 5 days in all 6 headline fields; Z500 is useful (ACC above 0.6) to "
+        in words
+    )
     assert words.index("Beats persistence") < words.index("Scorecard", words.index("Beats persistence"))
     assert "180 forecasts from 1 Dec 2001 to 28 Feb 2002, every 12 hours" in words
     assert "4 variables × 3 levels (250, 500, 850 hPa) and 4 surface variables" in words
