@@ -38,7 +38,8 @@ def test_killed_in_every_stage_it_resumes_to_the_same_results(tiny_run, differen
     assert finished.returncode == 0, finished.stderr
     for name in STAGES:
         log = (directory / "logs" / f"{name}.log").read_text()
-        assert len(re.findall(rf"^=== {name}, ", log, re.MULTILINE)) == 2, f"{name} was not run exactly twice:\n{log}"
+        # Branches run at once, so that a stage may also have been at work when the runner was killed in another.
+        assert len(re.findall(rf"^=== {name}, ", log, re.MULTILINE)) >= 2, f"{name} was not run again:\n{log}"
     ((update, started),) = read_history(Run.open(directory)).resumed
     assert update > 0
     assert started[:4].isdigit()
