@@ -55,6 +55,10 @@ class ErrorMaps:
     values: dict[Field, np.ndarray]
     samples: list[int]
 
+    def drawn(self, field: Field) -> list[bool]:
+        """Return which of the scores a field has at any point and lead; a wind vector, e.g., has no mean error."""
+        return np.isfinite(self.values[field]).any(axis=(1, 2, 3)).tolist()
+
 
 def read_error_maps(path: Path, headline: Sequence[Field] = ()) -> ErrorMaps | None:
     """Read a netCDF of score maps.
@@ -64,7 +68,7 @@ def read_error_maps(path: Path, headline: Sequence[Field] = ()) -> ErrorMaps | N
         headline: fields that come first.
 
     Returns:
-        None where there is no such file, or nothing in it that is drawn.
+        Scores of the leads that have any; None where there is no such file, or nothing in it that is drawn.
     """
     if not path.is_file():
         return None
@@ -82,6 +86,12 @@ def read_error_maps(path: Path, headline: Sequence[Field] = ()) -> ErrorMaps | N
     fields = [*first, *(field for field in fields if field not in first)][:_MOST_FIELDS]
     if not scores or not fields:
         return None
+    # A lead that no forecast reaches within the data has no map.
+    scored = [
+        bool(np.any([_array(lead, field, scores).notnull().any() for field in fields]))
+        for lead in (dataset.isel(lead_time=number) for number in range(dataset.sizes["lead_time"]))
+    ]
+    dataset = dataset.isel(lead_time=np.flatnonzero(scored))
     stored = grid_of(dataset)
     grid = drawing_grid(stored)
     values = {
@@ -106,6 +116,7 @@ def error_map_section(maps: ErrorMaps) -> Html:
                 "units": [scale.units for scale in scales],
                 "scales": [scale.payload() for scale in scales],
                 "references": [None] * len(scales),
+                "drawn": maps.drawn(field),
                 "arrays": [
                     {"name": name, "low": [each.low], "step": [each.step]}
                     for name, each in zip(maps.scores, quantised, strict=True)
@@ -117,11 +128,22 @@ def error_map_section(maps: ErrorMaps) -> Html:
         "panels": [TITLES[name] for name in maps.scores],
         "shape": [1, len(maps.leads), *maps.grid.shape],
         "fields": payloads,
+        "samples": maps.samples,
     }
     shown = len(maps.leads) // 2
     names = [field.label for field in maps.fields]
     view = Viewer(
-        "error-maps", names, [], maps.leads, (0, shown), " ahead", _panels(maps, shown), [], maps.grid, data, packed
+        "error-maps",
+        names,
+        [],
+        maps.leads,
+        (0, shown),
+        _ahead(maps, shown),
+        _panels(maps, shown),
+        [],
+        maps.grid,
+        data,
+        packed,
     )
     return viewer(view)
 
@@ -136,6 +158,13 @@ def score_scale(maps: ErrorMaps, field: Field, score: int) -> Scale:
     return centred_scale(values, units) if name == "bias" else rising_scale(values, units, "strength")
 
 
+def _ahead(maps: ErrorMaps, lead: int) -> str:
+    """Return what follows a lead time in the heading, as ``maps.js`` does for others."""
+    if not maps.samples:
+        return " ahead"
+    return f" ahead, {maps.samples[lead]} forecast{'' if maps.samples[lead] == 1 else 's'}"
+
+
 def _panels(maps: ErrorMaps, lead: int) -> list[Panel]:
     field = maps.fields[0]
     panels = []
@@ -146,7 +175,8 @@ def _panels(maps: ErrorMaps, lead: int) -> list[Panel]:
         label = f"{TITLES[name]}: {field.label}, {duration(maps.leads[lead])} ahead; {extent}"
         scales = [score_scale(maps, each, number) for each in maps.fields]
         bars = [bar(each, _legend(name, each)) for each in scales]
-        panels.append(Panel(TITLES[name], extent, map_picture(values, maps.grid, scale, label), bars))
+        picture = map_picture(values, maps.grid, scale, label)
+        panels.append(Panel(TITLES[name], extent, picture, bars, hidden=not maps.drawn(field)[number]))
     return panels
 
 

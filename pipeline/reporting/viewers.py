@@ -29,12 +29,14 @@ class Panel:
         note: beside the title, of the still picture; a script replaces it.
         picture: the still picture.
         bars: colour bars of each field, where the map has its own.
+        hidden: whether the first field has no such map at any time; a script asks the same of others.
     """
 
     title: str
     note: str
     picture: Html
     bars: Sequence[Html] = ()
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,15 @@ def viewer(view: Viewer) -> Html:
             tag("div", panel.picture, class_="picture"),
             *_of_fields(panel.bars),
             class_="map",
+            hidden=panel.hidden,
         )
         for panel in view.panels
     ]
-    maps = tag("div", *figures, class_="maps", data_count=len(figures))
+    maps = tag("div", *figures, class_="maps", data_count=sum(not panel.hidden for panel in view.panels))
     reading = tag("p", class_="map-reading scripted", id=f"{view.identifier}-reading", aria_live="polite")
     data = view.data | {
         "leads": view.leads,
         "shown": [start, lead],
-        "valid": view.valid,
         "latitude": [round(float(value), 6) for value in view.grid.latitude],
         "longitude": round(float(view.grid.longitude[0]), 6),
         "poles": view.grid.has_poles,

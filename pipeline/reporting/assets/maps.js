@@ -213,12 +213,19 @@ class Viewer {
     this.field = number;
     this.tables = spec.scales.map(colourTable);
     for (const bars of this.root.querySelectorAll(".of-field")) bars.hidden = Number(bars.dataset.field) !== number;
+    this.panels.forEach((panel, i) => { panel.figure.hidden = spec.drawn ? !spec.drawn[i] : false; });
+    this.root.querySelector(".maps").dataset.count = this.seen().length;
     if (!this.ready) {
       this.replaceStills();
       this.project(this.control("projection").value);
       this.ready = true;
     }
     this.show();
+  }
+
+  // Maps that the field has.
+  seen() {
+    return this.panels.filter((panel) => !panel.figure.hidden);
   }
 
   replaceStills() {
@@ -259,7 +266,7 @@ class Viewer {
 
   // Pixels as fine as the screen shows them; true where that changed.
   fit() {
-    const shown = this.panels[0].picture.clientWidth * (WIDTH / (WIDTH + 4));
+    const shown = this.seen()[0].picture.clientWidth * (WIDTH / (WIDTH + 4));
     const width = Math.max(120, Math.min(WIDTH, Math.round(shown * Math.min(2, devicePixelRatio || 1))));
     if (this.places?.width === width) return false;
     this.places = lookup(this.projection, this.grid, this.spec, width, Math.round((width * this.height) / WIDTH));
@@ -310,7 +317,9 @@ class Viewer {
     slider.setAttribute("aria-valuetext", valid ? `${ahead}, ${valid}` : ahead);
     this.output.textContent = ahead;
     const span = document.createElement("span");
-    span.textContent = valid ? `${ahead}, ${valid}` : `${ahead}${this.spec.valid}`;
+    const count = this.spec.samples?.[this.lead];
+    const over = count === undefined ? "" : `, ${count} forecast${count === 1 ? "" : "s"}`;
+    span.textContent = valid ? `${ahead}, ${valid}` : `${ahead} ahead${over}`;
     this.heading.replaceChildren(spec.label, span);
     this.panels.forEach((panel, i) => {
       const title = this.spec.panels[i], [low, high] = range(this.grid.given(this.frames[i].values));
@@ -403,7 +412,8 @@ class Viewer {
       return;
     }
     const [longitude, latitude] = this.point, [x, y] = this.projection.forward(longitude, latitude);
-    const values = this.panels.map((panel, i) => {
+    const values = this.seen().map((panel) => {
+      const i = this.panels.indexOf(panel);
       panel.mark.setAttribute("cx", (x + hx) * scale);
       panel.mark.setAttribute("cy", (hy - y) * scale);
       const value = sampleAt(this.frames[i].values, this.grid, this.spec, longitude, latitude);

@@ -53,17 +53,18 @@ def forecast_maps(case: MapCase, field: Field, lead: int) -> Figure:
 
 
 def error_maps(maps: ErrorMaps, field: Field, lead: int) -> Figure:
-    """Return the scores of a field at a position of the leads, one map each."""
-    columns = 2 if len(maps.scores) > 1 else 1
-    rows = -(-len(maps.scores) // columns)
+    """Return the scores that a field has, at a position of the leads, one map each."""
+    shown = [number for number, drawn in enumerate(maps.drawn(field)) if drawn]
+    columns = 2 if len(shown) > 1 else 1
+    rows = -(-len(shown) // columns)
     drawn = figure(PAGE * columns / 2, rows * 58 / 25.4)
     places = np.atleast_1d(drawn.subplots(rows, columns)).ravel()
-    for axes in places[len(maps.scores) :]:
+    for axes in places[len(shown) :]:
         axes.set_axis_off()
-    for number, (axes, name) in enumerate(zip(places, maps.scores, strict=False)):
+    for number, axes in zip(shown, places, strict=False):
         scale = score_scale(maps, field, number)
         _map(axes, maps.values[field][number, lead], maps.grid, scale)
-        axes.set_title(TITLES[name])
+        axes.set_title(TITLES[maps.scores[number]])
         _bar(drawn, axes, scale, scale.units)
     drawn.suptitle(f"{field.label}, {duration(maps.leads[lead])} ahead", x=0.01, ha="left", fontsize=8.5, color=INK)
     return drawn

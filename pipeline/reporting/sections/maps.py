@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.reporting.cases import MapCase
 from pipeline.reporting.elements import Section, empty
 from pipeline.reporting.error_maps import ErrorMaps, error_map_section
@@ -48,11 +50,16 @@ def _errors(errors: ErrorMaps | None) -> list[Html]:
             "forecast, e.g. evaluation.map_hours=[24,72,120]."
         )
         return [heading, without]
-    counts = sorted(set(errors.samples))
-    average = (
-        f"Averages over {' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))} forecasts"
-        if counts
-        else "Averages"
-    )
-    about = f"{average} of the test period, at each point. Few forecasts leave chance in such maps."
+    about = f"Averages at each point{_over(errors.samples)}. Few forecasts leave chance in such maps."
     return [heading, tag("p", about, class_="note"), error_map_section(errors)]
+
+
+def _over(samples: Sequence[int]) -> str:
+    """Return over how many forecasts maps are averages, by the numbers of the leads that are drawn."""
+    if not samples:
+        return " over the forecasts of the test period"
+    most, fewest = max(samples), min(samples)
+    text = f" over {'the only forecast' if most == 1 else f'{most} forecasts'} of the test period"
+    return (
+        text if fewest == most else f"{text}, over fewer at lead times that reach beyond the data (at least {fewest})"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipeline.reporting.packing import MISSING, Quantised, pack, quantise, unpac
 from pipeline.reporting.pictures import arrows
 from pipeline.reporting.projections import EqualEarth
 from pipeline.reporting.scales import centred_scale, field_scale, rising_scale
+from pipeline.reporting.sections.maps import maps_section
 from pipeline.stores.reading import open_store
 from transforms.grids import Grid
 
@@ -306,3 +308,36 @@ def test_maps_of_scores_equal_the_metrics(tmp_path):
 
 def test_a_run_without_maps_of_scores_has_none(tmp_path):
     assert read_error_maps(tmp_path / "maps.nc") is None
+
+
+def test_scores_and_leads_without_values_are_not_offered(tmp_path):
+    dataset = _score_maps(tmp_path / "all.nc", Grid.equiangular(16, 32, poles=True))
+    for name in ("geopotential", "10m_wind_vector"):
+        dataset[name].loc[{"lead_time": np.timedelta64(72, "h")}] = np.nan
+    dataset["valid_samples"][:] = [0, 9]
+    dataset.to_netcdf(tmp_path / "maps.nc", engine="netcdf4")
+    maps = read_error_maps(tmp_path / "maps.nc", [WIND])
+    assert (maps.leads, maps.samples) == ([24], [9])
+    assert [maps.drawn(field) for field in maps.fields[:2]] == [[False, True, True], [True, True, True]]
+    html = error_map_section(maps)
+    figures = re.findall(r'<figure class="map"( hidden)?><figcaption><strong>(.*?)</strong>', html)
+    assert figures == [(" hidden", "Mean error"), ("", "RMSE"), ("", "Skill against persistence")]
+    assert "24 hours ahead, 9 forecasts" in html or "1 day ahead, 9 forecasts" in html
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ([12, 12], "over 12 forecasts of the test period."),
+        (
+            [12, 9, 3],
+            "over 12 forecasts of the test period, over fewer at lead times that reach beyond the data (at least 3).",
+        ),
+        ([1, 1], "over the only forecast of the test period."),
+        ([], "over the forecasts of the test period."),
+    ],
+)
+def test_numbers_of_forecasts_are_said(tmp_path, samples, words):
+    _score_maps(tmp_path / "maps.nc", Grid.equiangular(16, 32, poles=True))
+    maps = read_error_maps(tmp_path / "maps.nc")
+    assert words in maps_section(None, replace(maps, samples=samples)).content
