@@ -20,6 +20,9 @@ ASSETS = {
 """Type of each style and script that pages load."""
 
 
+_STAGES = "Arrows lead to the stages that wait for one, thin ones to others that read its results."
+
+
 def index(library: dict[str, Any]) -> bytes:
     """Return the page of all runs.
 
@@ -94,7 +97,12 @@ def run(name: str, status: dict[str, Any]) -> bytes:
     )
     sections = [
         tag("section", tag("h2", "Not done", id="problem-heading"), tag("div", id="problem"), hidden=True),
-        tag("section", tag("h2", "Stages", id="stages-heading"), tag("ol", id="stages", class_="graph")),
+        tag(
+            "section",
+            tag("h2", "Stages", id="stages-heading"),
+            tag("p", _STAGES, class_="note"),
+            tag("div", tag("ol", id="stages", class_="graph"), class_="graph-holder"),
+        ),
         tag("section", tag("h2", "At work", id="work-heading"), tag("div", id="work", class_="cards"), hidden=True),
         tag(
             "section",
@@ -137,8 +145,10 @@ def asset(name: str) -> bytes:
     """Return a style or script of `ASSETS`; styles begin with those of the report, scripts with its helpers."""
     if name == "view.css":
         return "".join([*(_reported(f"{part}.css") for part in ("base", "front", "charts")), _own(name)]).encode()
-    shared = [_reported("base.js"), _reported("charts.js")] if name == "run.js" else [_reported("base.js")]
-    return "".join(['"use strict";\n(() => {\n', *shared, _own("shared.js"), _own(name), "})();\n"]).encode()
+    shared = [_reported("base.js"), _own("shared.js")]
+    if name == "run.js":
+        shared += [_reported("charts.js"), _own("graph.js")]
+    return "".join(['"use strict";\n(() => {\n', *shared, _own(name), "})();\n"]).encode()
 
 
 def _page(title: str, header: Html, main: Html, script: str | None = None, data: Html | None = None) -> bytes:

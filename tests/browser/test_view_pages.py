@@ -31,6 +31,26 @@ def record(run, done, state=None, **values):
     os.replace(partial, run / "state.json")
 
 
+# Of each arrow how far its two ends are from the edges of the boxes that it joins, in pixels.
+ARROWS = """() => {
+  const edge = (point, box) => Math.hypot(
+    Math.max(box.left - point.x, 0, point.x - box.right), Math.max(box.top - point.y, 0, point.y - box.bottom),
+  ) + Math.max(0, Math.min(point.x - box.left, box.right - point.x, point.y - box.top, box.bottom - point.y));
+  const holder = document.querySelector(".graph-holder").getBoundingClientRect();
+  const box = (name) => document.querySelector(`#stages [data-stage="${name}"]`).getBoundingClientRect();
+  return [...document.querySelectorAll(".graph-holder .arrow")].map((path) => {
+    const numbers = path.getAttribute("d").match(/-?[\\d.]+/g).map(Number);
+    const head = path.getAttribute("d").split("M")[2].match(/-?[\\d.]+/g).map(Number);
+    const at = (x, y) => ({ x: x + holder.left, y: y + holder.top });
+    return {
+      from: path.dataset.from, to: path.dataset.to,
+      implied: path.classList.contains("implied"), done: path.classList.contains("done"),
+      off: [edge(at(numbers[0], numbers[1]), box(path.dataset.from)), edge(at(head[2], head[3]), box(path.dataset.to))],
+    };
+  });
+}"""
+
+
 def report_progress(run, fraction):
     train = {"task": "train", "fraction": fraction, "note": f"<b>{fraction}</b>", "elapsed": 60.0, "remaining": 40.0}
     (run / "progress.json").write_text(json.dumps({"remaining": 90.0, "stages": {"train": train}}))
@@ -184,6 +204,24 @@ def test_a_run_at_work_is_followed_to_its_report(visit, served):
         record(working, 5, "running")
         report_progress(working, 0.25)
         (working / "report.html").unlink()
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+def test_arrows_join_each_stage_to_those_that_read_it(visit, served, width):
+    page = visit(served.at(PAGES["working"]), width=width).page
+    arrows = page.evaluate(ARROWS)
+    edges = [(up, name) for name, stage in STAGES.items() for up in stage.upstream]
+    assert sorted((arrow["from"], arrow["to"]) for arrow in arrows) == sorted(edges)
+    assert [arrow for arrow in arrows if max(arrow["off"]) > 1.5] == []
+    # What waits for another that has waited for the same does so anyway.
+    implied = {(arrow["from"], arrow["to"]) for arrow in arrows if arrow["implied"]}
+    assert {("simulate", "regrid"), ("regrid", "evaluate")} < implied
+    assert not implied & {("regrid", "climatology"), ("climatology", "evaluate"), ("evaluate", "report")}
+    assert {arrow["from"] for arrow in arrows if arrow["done"]} == set(list(STAGES)[:5])
+    states = page.locator("#stages li").all_inner_texts()
+    assert ["Done" in text for text in states] == [number < 5 for number in range(len(STAGES))]
+    assert "Running" in states[5]
+    assert "after regrid, climatology, forecast" in page.locator("#stages [data-stage=evaluate]").text_content()
 
 
 def test_a_page_that_is_hidden_asks_for_nothing(visit, served):

@@ -5,7 +5,7 @@ const section = (id, there) => { part(id).closest("section").hidden = !there; re
 // A text is set only where it is new: readers of the screen announce every change.
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 const name = document.querySelector("h1").textContent;
-let training = null, before = null;
+let training = null, before = null, drawn = null;
 
 const percent = (fraction) => `${Math.floor(100 * fraction)} %`;
 
@@ -22,21 +22,21 @@ const sentence = (status) => {
 };
 
 const drawStages = (status) => {
-  const deepest = Math.max(...status.stages.map((stage) => stage.depth));
-  const beside = Array.from({ length: deepest + 1 }, (_, depth) => status.stages.filter((stage) => stage.depth === depth));
-  const rows = Math.max(...beside.map((stages) => stages.length));
-  part("stages").style.setProperty("--columns", deepest + 1);
+  const places = placesOf(status.stages);
+  part("stages").style.setProperty("--columns", Math.max(...status.stages.map((stage) => stage.depth)) + 1);
   part("stages").replaceChildren(...status.stages.map((stage) => {
     const working = stage.state === "running";
     const time = working ? duration(stage.elapsed) : duration(stage.seconds);
-    const column = beside[stage.depth], row = column.length > 1 ? column.indexOf(stage) + 1 : `1 / span ${rows}`;
-    const node = make("li", { class: stage.state, title: stage.summary, style: `--column:${stage.depth + 1};--row:${row}` }, [
+    const { column, row } = places.get(stage.name);
+    const node = make("li", { class: stage.state, title: stage.summary, "data-stage": stage.name, style: `--column:${column + 1};--row:${row + 1}` }, [
       make("b", {}, stage.name), pill(stage.state),
       make("span", { class: "took" }, working && known(stage.fraction) ? `${percent(stage.fraction)}, ${time}` : time || " "),
     ]);
     if (stage.upstream.length) node.append(make("span", { class: "hidden" }, `after ${stage.upstream.join(", ")}`));
     return node;
   }));
+  drawArrows(part("stages"), status.stages);
+  drawn = status.stages;
 };
 
 const drawWork = (status) => {
@@ -144,6 +144,7 @@ const show = (status) => {
   return status.state === "running" ? 2 : 5;
 };
 
+new ResizeObserver(() => drawn && drawArrows(part("stages"), drawn)).observe(part("stages").parentElement);
 follow(`${base}status.json`, show, (lost) => {
   part("stale").hidden = !lost;
   say(part("stale"), lost ? "The server does not answer; this page shows what it said last." : "");
