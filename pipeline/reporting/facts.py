@@ -254,5 +254,14 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+class _ShellDumper(yaml.SafeDumper):
+    """Quotes with " alone, since a shell's line quotes with '."""
+
+    def choose_scalar_style(self) -> str:
+        style = super().choose_scalar_style()
+        return '"' if style == "'" else style
+
+
 def _inline(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    text = yaml.dump(value, Dumper=_ShellDumper, default_flow_style=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")

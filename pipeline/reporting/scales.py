@@ -56,7 +56,10 @@ class Scale:
         """
         count = len(self.palette)
         centred = np.isclose(self.edges[0], -self.edges[-1])
-        return [i for i in range(1, count) if count <= 8 or (min(i, count - i) if centred else i) % 2]
+        if not centred:
+            return [i for i in range(1, count) if count <= 8 or i % 2]
+        # The two about 0 are a band apart: with more between others too, their numbers would touch.
+        return [i for i in range(1, count) if count <= 8 or min(i, count - i) % 2 != count // 2 % 2]
 
     @property
     def edges(self) -> np.ndarray:

@@ -178,6 +178,18 @@ def visit(browser) -> Iterator[Callable[..., Visit]]:
     assert [fault for fault in faults if not any(text in fault for text in allowed)] == []
 
 
+@pytest.fixture(scope="module")
+def shared(browser, report_path) -> Iterator[Visit]:
+    """The report, opened once for the tests of a module, each of which leaves it as it found it; faults fail the last."""
+    context = browser.new_context(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(10_000)
+    seen = Visit(context, report_path.as_uri())
+    yield seen
+    context.close()
+    assert seen.faults == []
+
+
 @pytest.fixture(scope="session")
 def reported() -> ModuleType:
     """The makers of runs with plausible numbers, see tests/pipeline/reporting/conftest.py."""
@@ -190,9 +202,11 @@ def reported() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def report_path(reported, tmp_path_factory) -> Path:
-    """The report of a complete run on simulated data."""
+    """The report of a complete run on simulated data, with spectra and with maps of its errors."""
     from pipeline.report import run_stage
 
     run = reported.make_run(tmp_path_factory.mktemp("runs") / "quickstart")
+    reported.make_error_maps(run)
+    reported.make_spectra(run)
     run_stage(run, "0123", {"evaluate": "4567"})
     return run.report

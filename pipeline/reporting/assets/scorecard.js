@@ -9,7 +9,7 @@ if (scores && card) {
   const chosen = (name) => control(name) && labelled(control(name));
   const signed = (value) => (value === 0 ? "0" : `${value < 0 ? "−" : "+"}${Math.abs(value)}`);
   const percent = (change) => {
-    const text = Math.abs(change) >= 10 ? Math.abs(change).toFixed(0) : Math.abs(change).toFixed(1);
+    const text = Math.abs(change) >= 9.95 ? Math.abs(change).toFixed(0) : Math.abs(change).toFixed(1);
     return Number(text) === 0 ? text : `${change < 0 ? "−" : "+"}${text}`;
   };
   const longLead = (hours) => (hours < 24 ? `${hours} hour${hours === 1 ? "" : "s"}` : `${Number((hours / 24).toPrecision(6))} day${hours === 24 ? "" : "s"}`);

@@ -15,7 +15,7 @@ for (const [i, training] of runs.entries()) {
   })]);
   const held = new Map();
   for (const [update, ratios] of training.forecasts) for (const [field, lead, ratio] of ratios) {
-    const name = `${field.replace("@", " ")} ${leadText(lead)}`;
+    const name = `${field} ${leadText(lead)}`;
     if (!held.has(name)) held.set(name, []);
     held.get(name).push([update, ratio]);
   }

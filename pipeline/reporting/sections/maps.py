@@ -27,7 +27,7 @@ def _forecasts(case: MapCase | None) -> Html:
         return empty("No forecast has a valid time for which the truth is known.")
     count = len(case.initials)
     which = (
-        f"The forecast from {instant(case.initials[0])}, from the middle of the test period"
+        f"The forecast from {instant(case.initials[0])}, the middle one of those with truth at the most lead times"
         if count == 1
         else f"{'Two' if count == 2 else 'Three'} forecasts, evenly spread over the test period"
     )

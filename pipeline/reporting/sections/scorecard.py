@@ -101,7 +101,7 @@ def _cell(scores: Scores, field: Field, pair: Pair, lead: int, position: int, ed
 
 def percent(change: float) -> str:
     """Return a difference in per cent as the scorecard shows it, with a sign."""
-    text = f"{abs(change):.0f}" if abs(change) >= 10 else f"{abs(change):.1f}"
+    text = f"{abs(change):.0f}" if abs(change) >= 9.95 else f"{abs(change):.1f}"
     return text if float(text) == 0 else f"{'−' if change < 0 else '+'}{text}"
 
 

@@ -33,8 +33,17 @@ def _drawn(subject: Subject) -> dict[str, Any]:
     events = [[event["update"], _EVENTS[event["event"]]] for event in training["events"]]
     events += [[update, "resumed"] for update, _ in subject.history.resumed]
     events += [[update, "preempted"] for update, _ in subject.history.preempted]
-    kept = {key: value for key, value in training.items() if key != "events"}
-    return {**kept, "events": sorted(events)[:_MOST_EVENTS]}
+    held = [
+        [update, [[_field(name).short, lead, ratio] for name, lead, ratio in ratios]]
+        for update, ratios in training["forecasts"]
+    ]
+    kept = {key: value for key, value in training.items() if key not in ("events", "forecasts")}
+    return {**kept, "forecasts": held, "events": sorted(events)[:_MOST_EVENTS]}
+
+
+def _field(identifier: str) -> Field:
+    name, _, level = identifier.partition("@")
+    return Field(name, int(level) if level else None)
 
 
 def _content(number: int, subject: Subject, *, alone: bool) -> Html:
@@ -89,9 +98,8 @@ def _held_out_forecasts(forecasts: list[list[Any]]) -> list[Html]:
     rows = []
     for field, lead in shown[-1][1]:
         ratios = [of.get((field, lead)) for _, of in shown]
-        name, _, level = field.partition("@")
         texts = ("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
-        rows.append((Field(name, int(level) if level else None).label, duration(lead), *texts))
+        rows.append((_field(field).label, duration(lead), *texts))
     caption = "RMSE of forecasts from a few held-out times while training went on, over that of persistence"
     columns = ("Field", "Lead time", *(f"{update:,} updates" for update, _ in shown))
     return [scroll(table(caption, columns, rows, "updates"), "Held-out forecasts while training")]

@@ -193,6 +193,44 @@ def make_metrics(config: Config, leads: np.ndarray, counts: np.ndarray, line: st
     return xr.Dataset(dataset, coords, {"spherecast": json.dumps(about)})
 
 
+def make_error_maps(run: Run) -> xr.Dataset:
+    """Write maps of scores at 24 and 72 hours, of which 3 and 2 forecasts enter; a wind vector has no mean error."""
+    grid = Grid.equiangular(run.config.data.grid.latitude, run.config.data.grid.longitude, poles=False)
+    metrics = ["bias", "rmse", "mse_skill_score_vs_persistence"]
+    values = np.random.default_rng(3).normal(0, 1, (3, 2, *grid.shape))
+    values[1] = np.abs(values[1])
+    wind = np.where(np.arange(3)[:, None, None, None] == 0, np.nan, values)
+    dims = ("metric", "lead_time", "latitude", "longitude")
+    dataset = xr.Dataset(
+        {"2m_temperature": (dims, values), "10m_wind_vector": (dims, wind), "valid_samples": ("lead_time", [3, 2])},
+        {
+            "metric": metrics,
+            "lead_time": np.array([24, 72], "timedelta64[h]").astype("timedelta64[ns]"),
+            "latitude": grid.latitude,
+            "longitude": grid.longitude,
+        },
+    )
+    dataset.to_netcdf(run.metrics / "maps.nc", engine="netcdf4")
+    return dataset
+
+
+def make_spectra(run: Run) -> xr.Dataset:
+    """Write spectra of two fields at 24 and 120 hours, which fall as l^-3 and whose forecasts lose the small scales."""
+    degrees = np.arange(16)
+    truth = 1e6 * np.maximum(degrees, 1) ** -3.0
+    ratio = np.stack([np.exp(-degrees / 60), np.exp(-degrees / 15)])
+    values = np.stack([ratio * truth, np.stack([truth, truth]), ratio])
+    fields = {}
+    for name in ("2m_temperature", "10m_wind_vector_rotational"):
+        fields[name] = (("spectrum", "lead_time", "degree"), values)
+        fields[f"{name}_effective_resolution"] = ("lead_time", [16.0, 11.0])
+    leads = np.array([24, 120], "timedelta64[h]").astype("timedelta64[ns]")
+    coords = {"spectrum": ["forecast", "truth", "power_ratio"], "lead_time": leads, "degree": degrees}
+    dataset = xr.Dataset(fields, coords)
+    dataset.to_netcdf(run.metrics / "spectra.nc", engine="netcdf4")
+    return dataset
+
+
 def scored(values: np.ndarray, *, blocks: np.ndarray | None, path: Path, about: dict | None = None) -> Path:
     """Write results of Z500 by lead in days, RMSE `values`, and squared errors by (block, lead) if there are any."""
     leads = (24 * np.arange(1, len(values) + 1)).astype("timedelta64[h]").astype("timedelta64[ns]")

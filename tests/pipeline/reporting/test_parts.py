@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -326,6 +327,10 @@ def test_command_that_reproduces_a_run_names_what_was_changed(make):
     changed = load_config("tiny", ["training.seed=3", "source.allow_missing=true"])
     assert reproduce(changed) == "spherecast run tiny source.allow_missing=true training.seed=3"
     assert load_config("tiny", ["source.allow_missing=true", "training.seed=3"]) == changed
+    shorter = load_config("tiny", ["periods.test=[2001-02-01T00:00, 2001-02-05T00:00]"])
+    command = reproduce(shorter)
+    assert command == """spherecast run tiny 'periods.test=["2001-02-01T00:00:00", "2001-02-05T00:00:00"]'"""
+    assert load_config("tiny", shlex.split(command)[3:]) == shorter
     assert reproduce(make.config(name="mine")) is None
 
 
