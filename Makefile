@@ -4,13 +4,16 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 AIRFLOW := .venv-airflow
 
-.PHONY: quickstart test airflow lint venv clean
+.PHONY: quickstart test test-slow airflow lint venv clean
 
 quickstart: venv
 	$(VENV)/bin/spherecast run quickstart
 
 test: venv
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: venv
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 lint: venv
 	$(VENV)/bin/ruff check .

@@ -181,6 +181,7 @@ def test_an_output_is_made_once_and_replaced_only_when_asked(waves, say):
     assert Path("s.nc").stat().st_mtime_ns != made
 
 
+@pytest.mark.slow
 def test_preprocess_takes_data_without_a_configuration(waves, tmp_path):
     grid = "data.grid={latitude: 10, longitude: 20}"
     done = spherecast("preprocess", waves, grid, "data.statics=[land_sea_mask]", cwd=tmp_path)

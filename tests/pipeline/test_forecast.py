@@ -108,6 +108,7 @@ def assert_close(got: xr.Dataset, expected: xr.Dataset) -> None:
         np.testing.assert_allclose(values, expected[name], atol=1e-5 * scale, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_killed_forecast_goes_on_and_ends_the_same(trained, whole, tmp_path, written):
     target, partial = tmp_path / "out.zarr", tmp_path / ".partial-out.zarr"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
