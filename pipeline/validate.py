@@ -135,7 +135,7 @@ def _prepared(
     present = [name for name in names if name in source or not recipes(name)]
     found = field_faults(source, present, preparing["levels"] if preparing["vertical"] == "select" else ())
     faults += found
-    if any(": level " in fault for fault in found):
+    if any(" level " in fault for fault in found):
         return chosen
     try:
         prepared = prepare(chosen, **preparing)
@@ -274,7 +274,8 @@ def _first_look(dataset: xr.Dataset, names: list[str], levels: list[int], positi
                 f"{name}: {missing} of {value.size} values are missing; expected none. Fill them in the source."
             )
         low, high = (float(present.min()), float(present.max())) if present.size else (np.nan, np.nan)
-        fault = units_fault(variable, field.attrs.get("units"), low, high)
+        units = field.attrs.get("units")
+        fault = units_fault(variable, None if units is None else str(units), low, high)
         if fault is None and name == "geopotential" and "level" in field.dims and present.size and not missing:
             top = int(field["level"].values.argmin())
             fault = height_fault(name, float(value[top].mean()), int(field["level"].values[top]))

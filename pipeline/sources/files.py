@@ -117,7 +117,7 @@ def _open(path: str, retry: Retry, **keywords: Any) -> xr.Dataset:
             f"source.path: reading {path} needs a package that is not installed: {error}. "
             "For gs:// run `pip install 'spherecast[gcs]'`, for s3:// 'spherecast[s3]', for http:// `pip install aiohttp`."
         ) from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError) as error:
         raise InputError(f"source.path: {path} cannot be read ({type(error).__name__}: {error}).") from error
     except Exception as error:
         # Remote file systems raise classes of their own (aiohttp, botocore, gcsfs), which need not be installed.

@@ -18,6 +18,7 @@ from xarray.core import indexing
 
 from pipeline.jobs.threads import decoding_context
 from pipeline.stores.retrying import Retry
+from transforms.errors import InputError
 
 __all__ = ["LazyArray", "lazily_indexed", "open_array", "tensorstore_of"]
 
@@ -78,7 +79,8 @@ class LazyArray(BackendArray):
         Args:
             order: axes of the source in the order they get here; as they are by default.
             what: address and name, for messages.
-            retry: how reads that fail are tried again; not at all by default.
+            retry: how reads that fail are tried again; not at all by default. What fails for good is the fault of the
+                source, and refused as an `InputError`.
             layout: axes of a tensorstore from the outermost to the innermost in memory; as they are by default.
         """
         self._source, self._order = source, tuple(range(len(source.shape)) if order is None else order)
@@ -110,10 +112,19 @@ class LazyArray(BackendArray):
             forward[axis] = slice(low, high, abs(wanted.step))
             rest.append(slice(None, None, np.sign(wanted.step)) if isinstance(part, slice) else 0)
         chosen = tuple(forward)
-        values = (
-            self._values(chosen) if self._retry is None else self._retry.call(lambda: self._values(chosen), self._what)
-        )
+        values = self._values(chosen) if self._retry is None else self._source_values(chosen, self._retry)
         return values.transpose(self._order)[tuple(rest)]
+
+    def _source_values(self, key: tuple[slice, ...], retry: Retry) -> np.ndarray:
+        try:
+            return retry.call(lambda: self._values(key), self._what)
+        except InputError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:  # Of tensorstore, of codecs and of netCDF-C.
+            raise InputError(
+                f"source.path: {self._what} could not be read ({type(error).__name__}: {error}). The data are damaged "
+                "or may not be read; fetch or make them again."
+            ) from error
 
     def _values(self, key: tuple[slice, ...]) -> np.ndarray:
         if not isinstance(self._source, ts.TensorStore):
