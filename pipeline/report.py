@@ -150,11 +150,12 @@ def write_figures(
 def _sections(subjects: list[Subject], scores: Scores | None, case: MapCase | None, description: dict) -> list[Section]:
     """Return the sections in the order of the page."""
     metrics, headline = subjects[0].run.metrics, scores.headline if scores else ()
+    first = subjects[0].name if len(subjects) > 1 else None
     return [
         scorecard_section(scores),
         curves_section(scores),
-        maps_section(case, read_error_maps(metrics / "maps.nc", headline)),
-        spectra_section(read_spectra(metrics / "spectra.nc", headline)),
+        maps_section(case, read_error_maps(metrics / "maps.nc", headline), of=first),
+        spectra_section(read_spectra(metrics / "spectra.nc", headline), of=first),
         training_section(subjects),
         provenance_section(subjects, description),
     ]

@@ -37,8 +37,8 @@ T = TypeVar("T")
 _DONE = ("done", "skipped")
 _LOG_LINES = 14
 _FORECASTS = ("model", "persistence")
-_COLUMNS = 3
-"""Fields whose scores the index shows."""
+_COLUMNS, _MOST_COLUMNS = 3, 6
+"""Fields whose scores the index shows, and how many at most so that each run has one among them."""
 _POINTS = 300
 """Points of the loss curve."""
 
@@ -79,8 +79,7 @@ class Library:
             shown; ``leads``: hours of the scores.
         """
         runs = [self.summary(name) for name in self.runs()]
-        there = {field for run in runs for field in run["scores"]}
-        fields = ([name for name in HEADLINE_FIELDS if name in there] or sorted(there))[:_COLUMNS]
+        fields = _columns([list(run["scores"]) for run in runs])
         for run in runs:
             run["scores"] = {name: run["scores"][name] for name in fields if name in run["scores"]}
         return {"runs": runs, "fields": [_field(name) for name in fields], "leads": list(LEAD_HOURS)}
@@ -91,8 +90,8 @@ class Library:
         Returns:
             ``name``, ``address``, ``state`` (done, running, failed, interrupted, incomplete or unreadable), ``fault`` of
             an unreadable one, ``description``, ``simulated`` (None where not known yet), ``data`` in words, ``done`` and
-            ``total`` stages, ``when`` (UTC, of the last change), ``report`` (whether there is one), and ``scores`` by
-            field: RMSE of ``model`` and ``persistence`` by lead time.
+            ``total`` stages, ``when`` (UTC, of the last change), ``report`` (whether there is one), ``scored`` (whether it
+            can be compared), and ``scores`` by field: RMSE of ``model`` and ``persistence`` by lead time.
         """
         directory = self.root / name
         about = {"name": name, "address": address_of(name), "report": self.report(name) is not None}
@@ -105,6 +104,7 @@ class Library:
                 "data": "",
                 "done": 0,
                 "total": 0,
+                "scored": False,
                 "scores": {},
             }
             return {
@@ -116,6 +116,7 @@ class Library:
             }
         record = run_record(run)
         simulated, data = self._data(run)
+        scores = self._scores(run)
         return {
             **about,
             "state": _state(record),
@@ -126,7 +127,8 @@ class Library:
             "done": sum(entry["state"] in _DONE for entry in record["stages"].values()),
             "total": len(record["stages"]),
             "when": _when(directory, record["stages"]),
-            "scores": self._scores(run),
+            "scored": bool(scores),
+            "scores": scores,
         }
 
     def status(self, name: str) -> dict[str, Any]:
@@ -238,8 +240,9 @@ def _stages(run: Run, entries: dict[str, dict[str, Any]], progress: dict[str, di
                 "upstream": list(stage.upstream),
                 "state": entry["state"],
                 "started": entry.get("started"),
-                "seconds": entry.get("seconds"),
-                "bytes": sum((entry.get("bytes") or {}).values()) or None,
+                # What waits to be done again still has the figures of the last time.
+                "seconds": entry.get("seconds") if entry["state"] != "pending" else None,
+                "bytes": (sum((entry.get("bytes") or {}).values()) or None) if entry["state"] != "pending" else None,
                 "error": redact(entry.get("error") or "") if entry["state"] == "failed" else "",
                 **(progress.get(name, {}) if entry["state"] == "running" else {}),
             }
@@ -265,6 +268,17 @@ def _when(directory: Path, stages: dict[str, dict[str, Any]]) -> str:
         time = datetime.fromtimestamp((directory / "config.yaml").stat().st_mtime, UTC)
         return time.strftime("%Y-%m-%dT%H:%M:%SZ")
     return ""
+
+
+def _columns(scored: list[list[str]]) -> list[str]:
+    """Return the fields whose scores the index shows, from those of each run."""
+    there = {field for fields in scored for field in fields}
+    known = [name for name in HEADLINE_FIELDS if name in there] or sorted(there)
+    shown = known[:_COLUMNS]
+    for fields in scored:
+        if fields and len(shown) < _MOST_COLUMNS and not set(fields) & set(shown):
+            shown.append(next((name for name in known if name in fields), min(fields)))
+    return shown
 
 
 def _field(identifier: str) -> dict[str, str]:

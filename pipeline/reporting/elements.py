@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.reporting.html import Html, tag
 
-__all__ = ["Section", "empty", "scroll", "select", "short_duration", "table"]
+__all__ = ["Section", "empty", "first_run", "scroll", "select", "short_duration", "table"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Section:
 def empty(text: str) -> Html:
     """Return the sentence that stands where there is nothing to show."""
     return tag("p", text, class_="empty")
+
+
+def first_run(name: str | None) -> Html | None:
+    """Return the sentence that says whose what follows is, on a page of several runs; None without a name."""
+    return None if name is None else tag("p", "Of ", tag("b", name), ", the first of the runs.")
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str) -> Html:

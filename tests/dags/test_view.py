@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 
 from dags import processes
-from dags.viewing.library import Library, address_of
+from dags.viewing.library import Library, _columns, address_of
 from dags.viewing.server import Server, make_server
 from pipeline.config_files import load_config
 from transforms.errors import InputError
@@ -212,7 +212,12 @@ def test_states_of_runs(runs):
     done = dict.fromkeys(names, "done")
     make_run(runs / "done", done | {"train": "skipped"})
     make_run(
-        runs / "failed", done | {"train": {"state": "failed", "error": f"{ATTACK} is missing"}, "report": "pending"}
+        runs / "failed",
+        done
+        | {
+            "train": {"state": "failed", "error": f"{ATTACK} is missing"},
+            "report": {"state": "pending", "seconds": 9.0, "bytes": {"report.html": 7}},
+        },
     )
     make_run(runs / "killed", done | {"train": "running"})
     make_run(runs / "working", done | {"train": {"state": "running"}})
@@ -251,6 +256,10 @@ def test_states_of_runs(runs):
     assert "fraction" not in next(stage for stage in killed["stages"] if stage["name"] == "train")
     failed = library.status("failed")
     assert [stage["error"] for stage in failed["stages"] if stage["error"]] == [f"{ATTACK} is missing"]
+    # What waits to be done again does not show what it took the last time.
+    assert {(stage["seconds"], stage["bytes"]) for stage in failed["stages"] if stage["name"] == "report"} == {
+        (None, None)
+    }
     assert failed["resume"] == f"spherecast run {runs / 'failed'}"
 
 
@@ -288,6 +297,18 @@ def test_scores_are_those_of_the_metrics(tiny_run):
     assert run["state"] == "done"
     assert run["simulated"] is True
     assert Library(tiny_run.parent).training(tiny_run.name)["train"]
+
+
+def test_every_run_has_a_score_among_the_columns():
+    others = ["geopotential@500", "temperature@850", "wind_vector@850", "2m_temperature"]
+    assert _columns([others, []]) == others[:3]
+    assert _columns([others, ["10m_wind_vector", "a@3"], ["ozone", "rain"]]) == [
+        *others[:3],
+        "10m_wind_vector",
+        "ozone",
+    ]
+    assert _columns([["b", "a"], ["c"]]) == ["a", "b", "c"]
+    assert len(_columns([others, *([str(number)] for number in range(9))])) == 6
 
 
 def test_a_comparison_is_written_once_and_only_for_pages_of_this_server(served, runs, tiny_run):

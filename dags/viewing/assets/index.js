@@ -39,7 +39,6 @@ const score = (run, field) => {
 const entry = (heading, content, css = "") => make("td", { role: "cell", class: css, "data-heading": heading }, content);
 
 const rowOf = (run) => {
-  const comparable = Object.keys(run.scores).length > 0;
   const box = make("input", { type: "checkbox", name: "run", value: run.name, "aria-label": `Compare ${run.name}` });
   box.checked = chosen.has(run.name);
   box.addEventListener("change", () => { box.checked ? chosen.add(run.name) : chosen.delete(run.name); tellChosen(); });
@@ -52,7 +51,7 @@ const rowOf = (run) => {
   const meter = make("span", { class: `meter ${run.state}`, "aria-hidden": "true" }, make("i", { style: `width:${run.total ? (100 * run.done) / run.total : 0}%` }));
   const when = run.when ? make("time", { datetime: run.when, title: run.when.replace("T", " ").replace("Z", " UTC") }, ago(run.when)) : "–";
   return make("tr", { role: "row" }, [
-    entry("", comparable ? make("label", {}, box) : [], "choose"),
+    entry("", run.scored ? make("label", {}, box) : [], "choose"),
     cell,
     entry("State", pill(run.state)),
     entry("Data", run.simulated ? make("span", { class: "simulated" }, run.data) : run.data || "–"),

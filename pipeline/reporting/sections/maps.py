@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.reporting.cases import MapCase
-from pipeline.reporting.elements import Section, empty
+from pipeline.reporting.elements import Section, empty, first_run
 from pipeline.reporting.error_maps import ErrorMaps, error_map_section
 from pipeline.reporting.fields import instant
 from pipeline.reporting.html import Html, join, tag
@@ -16,10 +16,16 @@ from pipeline.reporting.viewers import coastline_data
 __all__ = ["maps_section"]
 
 
-def maps_section(case: MapCase | None, errors: ErrorMaps | None = None) -> Section:
-    """Return the maps of some forecasts and those of mean scores, or a sentence where there are none."""
+def maps_section(case: MapCase | None, errors: ErrorMaps | None = None, *, of: str | None = None) -> Section:
+    """Return the maps of some forecasts and those of mean scores, or a sentence where there are none.
+
+    Args:
+        of: name of the run that they are of, on a page of several.
+    """
     shared = join(map_definitions(), coastline_data()) if case or errors else None
-    return Section("maps", "Maps", "Forecasts on the map", join(shared, _forecasts(case), *_errors(errors)))
+    return Section(
+        "maps", "Maps", "Forecasts on the map", join(shared, first_run(of), _forecasts(case), *_errors(errors))
+    )
 
 
 def _forecasts(case: MapCase | None) -> Html:

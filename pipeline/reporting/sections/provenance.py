@@ -20,7 +20,9 @@ def provenance_section(subjects: list[Subject], description: dict[str, Any]) -> 
     parts = [
         _of_run(subject)
         if alone
-        else tag("details", tag("summary", subject.name), _of_run(subject, level="h4"), class_="run-provenance")
+        else tag(
+            "details", tag("summary", tag("h3", subject.name)), _of_run(subject, level="h4"), class_="run-provenance"
+        )
         for subject in subjects
     ]
     software = table(

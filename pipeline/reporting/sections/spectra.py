@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.reporting.elements import Section, empty
+from pipeline.reporting.elements import Section, empty, first_run
 from pipeline.reporting.html import Html, join, tag
 from pipeline.reporting.spectra import Spectra, spectra_charts
 
@@ -15,9 +15,13 @@ _ABOUT = (
 )
 
 
-def spectra_section(spectra: Spectra | None) -> Section:
-    """Return the spectra of all fields, or how to get them where there are none."""
-    return Section("spectra", "Spectra", "Power against scale", _content(spectra))
+def spectra_section(spectra: Spectra | None, *, of: str | None = None) -> Section:
+    """Return the spectra of all fields, or how to get them where there are none.
+
+    Args:
+        of: name of the run that they are of, on a page of several.
+    """
+    return Section("spectra", "Spectra", "Power against scale", join(first_run(of), _content(spectra)))
 
 
 def _content(spectra: Spectra | None) -> Html:

@@ -64,7 +64,7 @@ def _content(number: int, subject: Subject, *, alone: bool) -> Html:
     )
     if alone:
         return body
-    return tag("details", tag("summary", subject.name), body, open=number == 0, class_="run-training")
+    return tag("details", tag("summary", tag("h3", subject.name)), body, open=number == 0, class_="run-training")
 
 
 def _events(subject: Subject) -> Html:

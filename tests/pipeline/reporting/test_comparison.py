@@ -147,6 +147,7 @@ def test_page_of_runs_and_results_with_hostile_names(finished_run, tmp_path):
     assert "Title of the source: <script>alert(1)</script>." in page.words
     assert f"plain, {ATTACK}: comparison of forecasts" in page.words
     assert "Not comparable: " in page.words
+    assert text.count("<p>Of <b>plain</b>, the first of the runs.</p>") == 2  # The maps and the spectra.
     scores = json.loads(page.data["scores"])
     assert scores["regions"][0] == script
     assert field in {each["id"] for each in scores["fields"]}
