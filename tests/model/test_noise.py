@@ -99,6 +99,7 @@ def main() -> None:
     np.testing.assert_allclose(got[1], got[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_of_an_update_is_the_same_on_any_devices(on_eight_devices):
     on_eight_devices(__file__)
 
@@ -136,6 +137,7 @@ def trainer(model: Forecaster, **options) -> Trainer:
     return Trainer(model, WEIGHTS, learning_rate_schedule(1e-2, 10, 0.0), **OPTIONS, members=2, **options)
 
 
+@pytest.mark.slow
 def test_an_update_is_finite_draws_anew_and_does_not_depend_on_parts(model):
     given, params = batch(), jax.tree.map(np.asarray, nnx.state(model, nnx.Param))
     whole, parts = trainer(model), trainer(model, accumulate=2)

@@ -75,6 +75,7 @@ def _relative(value, reference) -> float:
     return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axes", "normalisation"), [("sphere", "sample"), ("both", "batch"), ("data", "sample")])
 def test_sharded_network_equals_that_of_one_device(on_eight_devices, axes, normalisation):
     on_eight_devices(__file__, SPHERECAST_TEST_MESH=axes, SPHERECAST_TEST_NORM=normalisation)

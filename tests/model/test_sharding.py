@@ -101,6 +101,7 @@ def test_sums_over_longitude_are_chosen_for_the_devices_that_will_run_them(platf
     assert platform_of(make_mesh([elsewhere, elsewhere])) == platform
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["8", "2x4"])
 def test_sharded_transforms_equal_those_of_one_device(on_eight_devices, mesh):
     on_eight_devices(__file__, SPHERECAST_TEST_MESH=mesh)

@@ -98,6 +98,7 @@ def test_climatology_is_that_of_the_valid_time(truth, tmp_path):
         np.testing.assert_array_equal(got["2m_temperature"][:, i], expected["2m_temperature"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_mb", [1024, 0.2])
 def test_damped_anomaly_fades_by_the_lag_correlation(truth, tmp_path, memory_mb):
     got = made("damped-anomaly", truth, tmp_path / "out.zarr", memory_mb=memory_mb)

@@ -79,6 +79,7 @@ def wet_store(path: Path, source: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_memory_and_processes_do_not_change_the_result(tmp_path):
     source = wet_store(tmp_path / "b.zarr", store(tmp_path / "a.zarr", "2003-12-01", 60, 24))
     climatology_store(source, tmp_path / "whole.zarr", **EVERYTHING)

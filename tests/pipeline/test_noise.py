@@ -50,6 +50,7 @@ def assert_close(got: xr.Dataset, expected: xr.Dataset) -> None:
         np.testing.assert_allclose(values, expected[name], atol=1e-5 * float(np.abs(expected[name]).max()), rtol=0)
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(tmp_path / "run", *NOISY, STAGE)
     train_with_a_stop(run, 3, monkeypatch)
@@ -74,6 +75,7 @@ def test_members_differ_by_their_noise_alone(trained, whole):
     assert about["noise"] == {"fields": 2, "seed": 0}
 
 
+@pytest.mark.slow
 def test_batches_and_blocks_do_not_change_a_member(trained, whole, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.forecasting.integration.block_length", lambda *arguments: 2)
     got = make(trained, tmp_path / "out.zarr", initial_times=TIMES[1:], numbers=[2], batch_size=1)

@@ -58,6 +58,7 @@ def test_two_processes_write_the_same_store(source, tmp_path, monkeypatch):
     assert there == write(source, tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_writes_the_same_store(source, tmp_path):
     distributed = pytest.importorskip("distributed")
     marks = tmp_path / "marks"

@@ -146,6 +146,7 @@ def test_resumed_training_equals_uninterrupted(
     assert events(run) == events(trained)
 
 
+@pytest.mark.slow
 def test_resumed_training_by_nadamw_equals_uninterrupted(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = ("training.optimizer=nadamw", "training.stages=[{steps: 1, updates: 6, learning_rate: 0.003}]")
     runs = [make_run(tmp_path / name, *options) for name in ("plain", "resumed")]
@@ -303,6 +304,7 @@ def test_what_is_not_finite_first_is_named(tmp_path: Path, monkeypatch: pytest.M
         train.run_stage(run, "f", {})
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_saved_resumed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     runs = [make_run(tmp_path / name, "model.normalisation=batch") for name in ("plain", "resumed")]
     train.run_stage(runs[0], "f", {"regrid": "t"})

@@ -67,6 +67,7 @@ def main() -> None:
     assert abs(temporaries - ran.temp_size_in_bytes) <= 0.1 * ran.temp_size_in_bytes, (temporaries, ran)
 
 
+@pytest.mark.slow
 def test_planned_memory_is_that_of_a_training_that_ran():
     settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     folder = {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
@@ -115,6 +116,7 @@ def test_plan_for_host_devices(config):
     assert made.to_dict()["programs"][0]["memory"]["total"] == made.programs[0].needed
 
 
+@pytest.mark.slow
 def test_gradients_are_summed_once_an_update(config):
     made = plan(config, devices=4, forecast=False).programs[0]
     assert made.steps == 3

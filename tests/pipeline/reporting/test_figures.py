@@ -28,6 +28,7 @@ def small_run(make, tmp_path_factory):
     return make.run(tmp_path_factory.mktemp("runs") / "small", config)
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_the_same_each_time(small_run, tmp_path):
     first = write_figures(tmp_path / "one", [small_run])
     names = ["scorecard", "curves-geopotential-500", "map-geopotential-500-24h", "training"]

@@ -107,6 +107,7 @@ def test_the_ensemble_scores_equal_plain_loops(written):
     np.testing.assert_allclose(found.sel(metric="rps").isel(bins=0, quantile=0), np.mean(expected["rps"]), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", ["mean", "temporal", "spatial"])
 @pytest.mark.parametrize("skipna", [False, True])
 def test_cutting_the_work_changes_nothing(broken, monkeypatch, average, skipna):
