@@ -64,15 +64,20 @@ def read_subject(run: Run, name: str, *, alone: bool) -> Subject:
     """
     missing: list[str] = []
 
-    def attempt(read: Callable[[], Any], otherwise: str) -> Any:
+    def attempt(read: Callable[[], Any], otherwise: str, path: Path | None = None, stage: str = "") -> Any:
+        if path is not None and not path.exists():
+            missing.append(f"{otherwise}: the stage {stage} has not made {path.relative_to(run.directory)}")
+            return None
         try:
             return read()
         except InputError as error:
             missing.append(f"{otherwise} ({_within(run, error)})")
             return None
 
-    truth = attempt(lambda: open_store(run.training_store, "truth"), "There is no training store")
-    forecast = attempt(lambda: open_store(run.forecast, "forecast"), "There are no forecasts")
+    truth = attempt(
+        lambda: open_store(run.training_store, "truth"), "There is no training store", run.training_store, "regrid"
+    )
+    forecast = attempt(lambda: open_store(run.forecast, "forecast"), "There are no forecasts", run.forecast, "forecast")
     lines = _lines(run, name, alone, attempt)
     scores = compare(lines, run.config.report.headline if alone else ()) if lines else None
     facts = attempt(lambda: gather_facts(run.config, truth, forecast, scores), "The data cannot be described")
@@ -89,7 +94,7 @@ def read_subject(run: Run, name: str, *, alone: bool) -> Subject:
     )
     training = training_curve(log)
     if training is None:
-        missing.append("There is no training log")
+        missing.append("There is no training log: the stage train has written none")
     paths = [run.training_store, run.forecast, *(run.metrics / f"{line}.nc" for line in LINES)]
     return Subject(
         name,
@@ -114,7 +119,7 @@ def _within(run: Run, error: InputError) -> str:
     return text.rstrip(".")
 
 
-def _lines(run: Run, name: str, alone: bool, attempt: Callable[[Callable[[], Any], str], Any]) -> list[Line]:
+def _lines(run: Run, name: str, alone: bool, attempt: Callable[..., Any]) -> list[Line]:
     """Read the results of a run: none where those of its forecast are missing."""
     kinds: dict[str, Kind] = {MODEL: "forecast"} | dict.fromkeys(BASELINES, "baseline")  # type: ignore[assignment]
     found = []
@@ -124,7 +129,7 @@ def _lines(run: Run, name: str, alone: bool, attempt: Callable[[Callable[[], Any
         otherwise = "There are no scores" if label == MODEL else f"There are no scores of {label}"
         if label != MODEL and not path.is_file():
             continue
-        line = attempt(functools.partial(read_line, shown, kind, path), otherwise)
+        line = attempt(functools.partial(read_line, shown, kind, path), otherwise, path, "evaluate")
         if line is None and label == MODEL:
             return []
         found += [line] if line is not None else []

@@ -109,7 +109,10 @@ def _warnings(subject: Subject) -> Html:
     if not warnings:
         return tag("p", "The logs hold no warning.", class_="note")
     rows = [(stage, when, text) for stage, when, text in warnings]
-    caption = f"{len(warnings) + beyond} warnings in the logs" + (f", the first {len(warnings)}" if beyond else "")
+    count = len(warnings) + beyond
+    caption = f"{count} warning{'' if count == 1 else 's'} in the logs" + (
+        f", the first {len(warnings)}" if beyond else ""
+    )
     return scroll(table(caption, ("Stage", "When", "Text"), rows, "warnings"), f"Warnings of {subject.name}")
 
 

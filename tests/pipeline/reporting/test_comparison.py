@@ -214,11 +214,11 @@ def test_page_of_a_run_with_nothing_says_so_first(make, tmp_path):
     missing = write_report(tmp_path / "page.html", [run])
     text = (tmp_path / "page.html").read_text()
     words = Page(text).words
-    assert "There are no scores (metrics/model.nc: " in words
+    assert "There are no scores: the stage evaluate has not made metrics/model.nc" in words
     assert str(tmp_path) not in text
     expected = ("The stage regrid failed", "Not done yet: train", "There are no forecasts", "There are no scores")
     for sentence in (*expected, "There is no training log"):
         assert any(f"begun: {sentence}" in line for line in missing), sentence
         assert words.index(sentence) < words.rindex("quickstart: forecast verification")
-    assert "1 warnings in the logs" in words
+    assert "1 warning in the logs" in words
     assert "disk is full" in words
