@@ -1,4 +1,4 @@
-"""Checksums of artefacts, recorded when a stage is done and compared by `spherecast doctor`."""
+"""Checksums of artefacts, and what tells at little cost that one has changed; `dags.damage` compares them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from pipeline.artefacts import DESCRIPTION_FILE
+from pipeline.artefacts import DESCRIPTION_FILE, digest
 
-__all__ = ["METADATA", "checksums", "is_zarr"]
+__all__ = ["METADATA", "checksums", "is_zarr", "stamp"]
 
 _BLOCK = 1 << 20
 METADATA = "metadata"
@@ -34,6 +34,13 @@ def checksums(artefact: Path) -> dict[str, str]:
         entry.name: _sum_of([entry] if entry.is_file() else sorted(entry.rglob("*")), artefact)
         for entry in sorted(artefact.iterdir())
     }
+
+
+def stamp(artefact: Path) -> str:
+    """Return a hash of the names, sizes and times of change of all files of an artefact, none of which is read."""
+    files = [artefact] if artefact.is_file() else sorted(path for path in artefact.rglob("*") if path.is_file())
+    facts = [(str(path.relative_to(artefact)), path.stat()) for path in files]
+    return digest([(name, about.st_size, about.st_mtime_ns) for name, about in facts])
 
 
 def is_zarr(folder: Path) -> bool:

@@ -17,6 +17,10 @@ _REASONS = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
 }
+_LESS_MEMORY = (
+    "End other programs, raise the limit (ulimit -v), run fewer stages at once (--jobs 1) or give a stage less "
+    "(execution.memory_mb, training.batch_size), then give the same command again."
+)
 _NO_SPACE_BYTES = 64 * 1024
 
 
@@ -48,7 +52,10 @@ def disk_message(error: BaseException, directory: Path | None = None) -> str | N
 
 def short_message(error: BaseException, directory: Path | None = None) -> str:
     """Return one short text for an error of any kind."""
-    return disk_message(error, directory) or f"{type(error).__name__}: {error}"
+    text = disk_message(error, directory) or f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        text = f"{type(error).__name__}: out of memory{f' ({error})' if str(error) else ''}. {_LESS_MEMORY}"
+    return text
 
 
 def may_pass(error: BaseException, directory: Path | None = None) -> bool:

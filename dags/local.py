@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dags import processes
+from dags.damage import put_aside, told
 from dags.display import Display, display_for, plan_table
 from dags.fingerprints import graph
 from dags.logs import log_path
@@ -110,6 +111,7 @@ def run(
         if not working:
             console.print(f"[green]Nothing to do[/]: {escape(str(directory))} is up to date.", highlight=False)
             return 0
+        _tell_of_damage(console, working)
         nodes = graph(config, stages)
         downstream = {name: descendants(nodes, [name]) - {name} for name in nodes}
         earlier = {name: entry["seconds"] for name, entry in state.stages.items() if entry.get("seconds")}
@@ -202,6 +204,8 @@ class _Runner:
         if step.anew and number == 1:
             for artefact in step.stage.artefacts:
                 _discard(working_path(self._directory / artefact))
+        if number == 1:
+            put_aside(self._directory, step.damages)
         why = step.why if number == 1 else f"attempt {number}"
         with log.open("ab") as stream:
             stream.write(f"=== {name}, {started}: {why}\n".encode())
@@ -216,7 +220,7 @@ class _Runner:
             attempt=number,
             started=started,
             # What is known of earlier artefacts is not true of those to come.
-            **dict.fromkeys(("ended", "seconds", "shared", "checksums", "error")),
+            **dict.fromkeys(("ended", "seconds", "shared", "checksums", "stamps", "error")),
         )
 
     def _listen(self) -> None:
@@ -287,6 +291,13 @@ def _planned_state(directory: Path, steps: list[Step]) -> State:
             state.record_done(step.stage, step.expected, "skipped")
     state.save()
     return state
+
+
+def _tell_of_damage(console: Console, working: list[Step]) -> None:
+    for step in working:
+        if step.damages:
+            console.print(f"[yellow]{step.stage.name}[/] is made again, since it is damaged:", highlight=False)
+            console.print(told(step.damages), markup=False, highlight=False, soft_wrap=True)
 
 
 def _explain(console: Console, directory: Path, outcomes: list[_Outcome]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from dags.damage import Damage, told, unlike_record
 from dags.fingerprints import SOURCE_CONTENTS, Expectation, expectations, graph, source_contents
 from dags.stages import STAGES, Stage, ancestors
 from dags.state import State, holds
@@ -24,6 +25,7 @@ class Step:
         why: the reason, for a person.
         forced: whether it runs although its artefacts match.
         anew: whether what an earlier attempt left unfinished is thrown away first.
+        damages: what is damaged of its artefacts, which are put aside first.
     """
 
     stage: Stage
@@ -32,6 +34,7 @@ class Step:
     why: str
     forced: bool = False
     anew: bool = False
+    damages: tuple[Damage, ...] = ()
 
 
 def expected_of(config: Config, state: State, stages: dict[str, Stage] = STAGES) -> dict[str, Expectation]:
@@ -88,7 +91,9 @@ def plan(
         if not chosen:
             raise InputError(f"nothing to run: {start} does not come before {' or '.join(until)}.")
     outside = {up for name in chosen for up in nodes[name].upstream} - chosen
-    faults = upstream_faults(directory, [nodes[name] for name in nodes if name in outside], expected)
+    needed = [nodes[name] for name in nodes if name in outside]
+    faults = upstream_faults(directory, needed, expected)
+    faults = faults or told([each for stage in needed for each in _damages(directory, state, stage, expected[stage.name])])
     if faults:
         raise InputError(
             f"{', '.join(name for name in nodes if name in chosen)}: cannot start, since\n{faults}\n"
@@ -103,9 +108,13 @@ def plan(
     steps = []
     for name in nodes:
         if name in chosen:
-            why, work = _reason(directory, state, nodes[name], expected[name], name in force, name in forced)
-            is_forced = work and holds(directory, nodes[name], expected[name].fingerprint) is None
-            steps.append(Step(nodes[name], expected[name], work, why, is_forced, name in force))
+            stage, wanted = nodes[name], expected[name]
+            why, work = _reason(directory, state, stage, wanted, name in force, name in forced)
+            is_forced = work and holds(directory, stage, wanted.fingerprint) is None
+            found = () if is_forced or name in force else _damages(directory, state, stage, wanted)
+            if found and not work:
+                why, work = f"damaged: {found[0]}", True
+            steps.append(Step(stage, wanted, work, why, is_forced, name in force, found))
     _check_needs(config, steps)
     return steps
 
@@ -171,6 +180,16 @@ def _reason(
     if moved:
         reasons.append(f"upstream changed: {', '.join(moved)}")
     return "; ".join(reasons) or fault, True
+
+
+def _damages(directory: Path, state: State, stage: Stage, expected: Expectation) -> tuple[Damage, ...]:
+    """Return what is damaged of the artefacts that `stage` is known to have made as expected."""
+    entry = state.stages.get(stage.name, {})
+    if entry.get("fingerprint") != expected.fingerprint or entry.get("state") not in ("done", "skipped"):
+        return ()
+    if not all((directory / name).exists() for name in stage.artefacts):
+        return ()
+    return tuple(unlike_record(directory, stage, state))
 
 
 def _check_needs(config: Config, steps: list[Step]) -> None:

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dags import processes
+from dags.damage import damages
 from dags.stages import Stage
-from dags.state import State, holds
+from dags.state import State, holds, published
 from pipeline.artefacts import publishing, read_description
 
 __all__ = ["LOCKS", "making", "runs_in", "take_over"]
@@ -71,11 +72,14 @@ def take_over(directory: Path, stage: Stage, fingerprint: str) -> bool:
     for other in runs_in(directory.parent):
         if other.samefile(directory) or holds(other, stage, fingerprint) is not None:
             continue
-        if State(other).stages.get(stage.name, {}).get("stale"):
+        state = State(other)
+        if state.stages.get(stage.name, {}).get("stale"):
+            continue
+        if any(not damage.added for damage in damages(other, stage, state, objects=False)):
             continue
         try:
             with contextlib.ExitStack() as stack:
-                for name in stage.artefacts:
+                for name in published(other, stage):
                     partial = stack.enter_context(publishing(directory / name))
                     _link(other / name, partial)
                     description = read_description(partial) or {}

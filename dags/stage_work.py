@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dags import processes, sharing
+from dags.damage import refuse_damaged
+from dags.failures import disk_message, may_pass
 from dags.fingerprints import graph
 from dags.plan import expected_of, upstream_faults
 from dags.stages import STAGES, Stage
@@ -40,7 +42,7 @@ def work(
         force: work although the artefacts match.
 
     Raises:
-        InputError: an upstream artefact is missing or does not match, or the stage is worked on already.
+        InputError: an upstream artefact is missing, damaged or does not match, or the stage is worked on already.
     """
     run = Run.open(directory)
     with contextlib.ExitStack() as stack:
@@ -51,7 +53,8 @@ def work(
         if name not in nodes:
             raise InputError(f"stage {name!r} is not part of this run; its stages are {', '.join(nodes)}.")
         expected = expected_of(run.config, State(directory), stages)
-        faults = upstream_faults(directory, [nodes[up] for up in nodes[name].upstream], expected)
+        upstream = [nodes[up] for up in nodes[name].upstream]
+        faults = upstream_faults(directory, upstream, expected)
         if faults:
             raise InputError(f"{name}: cannot start, since\n{faults}\nRun `spherecast run {directory}` to make them.")
         fingerprint = expected[name].fingerprint
@@ -63,7 +66,13 @@ def work(
             stack.enter_context(sharing.making(directory, nodes[name], fingerprint))
             if sharing.take_over(directory, nodes[name], fingerprint):
                 return
-        function(name)(run, fingerprint, expected[name].inputs)
+        refuse_damaged(directory, name, upstream, objects=False)
+        try:
+            function(name)(run, fingerprint, expected[name].inputs)
+        except Exception as error:
+            # What a library says of damaged data seldom names the file.
+            _explain_by_damage(error, directory, name, upstream)
+            raise
 
 
 def follow(
@@ -98,3 +107,16 @@ def follow(
         time.sleep(0.5)
     expected = expected_of(config, state, stages)[name]
     function(name)(Run.open(directory), expected.fingerprint, expected.inputs)
+
+
+def _explain_by_damage(error: Exception, directory: Path, name: str, upstream: list[Stage]) -> None:
+    """Raise an error that names what is damaged of the artefacts a stage has failed on, where anything is.
+
+    A full disk, an unreachable server and the like say themselves what they are.
+    """
+    if disk_message(error, directory) or may_pass(error, directory):
+        return
+    try:
+        refuse_damaged(directory, name, upstream, objects=True)
+    except InputError as damaged:
+        raise damaged from error

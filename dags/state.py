@@ -9,20 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dags.checksums import checksums
+from dags.checksums import checksums, stamp
 from dags.fingerprints import Expectation
 from dags.stages import Stage
 from pipeline.artefacts import read_description
 
-__all__ = ["State", "holds", "size_of", "utc_now"]
+__all__ = ["State", "holds", "published", "size_of", "utc_now"]
 
 
 class State:
     """The record of one run.
 
     Each stage's entry has ``state`` (pending, running, done, skipped, failed or interrupted), ``started`` and ``ended``
-    (UTC), ``seconds``, ``attempt`` (number of it, from 1), ``error`` (why it failed, or null), ``bytes`` and ``checksums``
-    (see `dags.checksums`) by artefact, ``log``, ``pid``, ``fingerprint``, ``parts`` and ``inputs`` (see `Expectation`),
+    (UTC), ``seconds``, ``attempt`` (number of it, from 1), ``error`` (why it failed, or null), ``bytes``, ``checksums``
+    and ``stamps`` (see `dags.checksums`) by artefact, ``log``, ``pid``, ``fingerprint``, ``parts`` and ``inputs`` (see `Expectation`),
     ``shared`` (the run it was taken over from, or null), and ``stale`` once a stage before it was forced.
     """
 
@@ -52,9 +52,10 @@ class State:
         """Record that the artefacts of `stage` are there and match."""
         entry = self.stages.get(stage.name, {})
         sizes, sums = entry.get("bytes"), entry.get("checksums")
-        if state == "done" or not sizes or not sums:  # Counting the files of a large store takes long.
-            sizes = {name: size_of(self.directory / name) for name in stage.artefacts}
-            sums = {name: checksums(self.directory / name) for name in stage.artefacts}
+        names = published(self.directory, stage)
+        if state == "done" or not sizes or not sums:  # Reading a large store takes long.
+            sizes = {name: size_of(self.directory / name) for name in names}
+            sums = {name: checksums(self.directory / name) for name in names}
         self.update(
             stage.name,
             state=state,
@@ -63,6 +64,7 @@ class State:
             inputs=expected.inputs,
             bytes=sizes,
             checksums=sums,
+            stamps={name: stamp(self.directory / name) for name in names},
             stale=False,
         )
 
@@ -79,6 +81,13 @@ def holds(directory: Path, stage: Stage, fingerprint: str) -> str | None:
         if description.get("fingerprint") != fingerprint:
             return f"{name} was made from other settings or inputs"
     return None
+
+
+def published(directory: Path, stage: Stage) -> list[str]:
+    """Return the artefacts of `stage` and what it has published beside those that lie in a folder of its own."""
+    folders = dict.fromkeys(Path(name).parent for name in stage.artefacts if "/" in name)
+    beside = [str(folder / path.name) for folder in folders for path in sorted((directory / folder).glob("[!.]*"))]
+    return list(dict.fromkeys([*stage.artefacts, *beside]))
 
 
 def size_of(path: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dags import processes
-from dags.checksums import METADATA, checksums, is_zarr
+from dags.damage import damages
 from dags.doctor import Finding, fault, note, sound
 from dags.fingerprints import graph
 from dags.plan import expected_of
@@ -20,8 +20,6 @@ from transforms.errors import InputError
 __all__ = ["verify_run"]
 
 _GROUP = "Run"
-_SHOWN = 5
-"""Damaged objects of a store that are named; there may be thousands."""
 
 
 def verify_run(directory: Path, stages: dict[str, Stage] = STAGES) -> Iterator[Finding]:
@@ -70,40 +68,13 @@ def _missing(name: str, missing: list[str], state: State, directory: Path) -> Fi
 
 def _damages(directory: Path, stage: Stage, state: State) -> Iterator[str]:
     """Yield what is not as it was when the stage was done."""
-    recorded = state.stages.get(stage.name, {}).get("checksums") or {}
     for name in stage.artefacts:
-        path = directory / name
-        description = read_description(path)
+        description = read_description(directory / name)
         if description is None:
             yield f"{name}: does not say what it is"
         elif description.get("schema") != SCHEMA_VERSION:
             yield f"{name}: has schema version {description.get('schema')}, expected {SCHEMA_VERSION}"
-        try:
-            found = checksums(path)
-            for part in sorted(recorded.get(name, {}).keys() | found.keys()) if name in recorded else ():
-                if found.get(part) != recorded[name].get(part):
-                    where = name if part == path.name else f"{name}/{part}"
-                    yield f"{where}: {_change(found, recorded[name], part)}"
-            documents = recorded.get(name, {}).get(METADATA)
-            if is_zarr(path) and documents in (None, found[METADATA]):  # Damaged ones say nothing true of the objects.
-                yield from _store_faults(path)
-        except OSError as error:
-            yield f"{name}: cannot be read ({error.strerror})"
-
-
-def _change(found: dict[str, str], recorded: dict[str, str], part: str) -> str:
-    if part not in found:
-        return "is missing"
-    return "was not there when the stage was done" if part not in recorded else "differs from its checksum"
-
-
-def _store_faults(path: Path) -> Iterator[str]:
-    from pipeline.stores.writing import verify_store
-
-    faults = verify_store(path)
-    yield from (f"{path.name}: {text}" for text in faults[:_SHOWN])
-    if len(faults) > _SHOWN:
-        yield f"{path.name}: {len(faults) - _SHOWN} more; `spherecast verify {path}` names all"
+    yield from map(str, damages(directory, stage, state))
 
 
 def _lineage(directory: Path, stage: Stage, marks: dict[str, str]) -> Iterator[str]:
