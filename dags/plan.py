@@ -93,7 +93,9 @@ def plan(
     outside = {up for name in chosen for up in nodes[name].upstream} - chosen
     needed = [nodes[name] for name in nodes if name in outside]
     faults = upstream_faults(directory, needed, expected)
-    faults = faults or told([each for stage in needed for each in _damages(directory, state, stage, expected[stage.name])])
+    faults = faults or told(
+        [each for stage in needed for each in _damages(directory, state, stage, expected[stage.name])]
+    )
     if faults:
         raise InputError(
             f"{', '.join(name for name in nodes if name in chosen)}: cannot start, since\n{faults}\n"

@@ -9,6 +9,7 @@ FAULT (``STAGE=FAULT``) makes a stage fail, or wait, with half of its blocks wri
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ import pipeline.artefacts
 from dags import failures, local, processes, stage_process, stage_work
 from dags.schedule import Patience
 from dags.stages import STAGES as REAL
-from pipeline.artefacts import DESCRIPTION_FILE, describe, publishing, write_description
+from pipeline.artefacts import describe, publishing, write_description
 from pipeline.config_files import load_config
 from pipeline.jobs.progress import progress
 from transforms.errors import InputError
@@ -52,7 +53,9 @@ def function(name: str):
             read += Path(run.source_path).read_bytes()
         for artefact in STAGES[name].artefacts:
             with publishing(run.directory / artefact, keep_partial=True) as partial, progress(name, BLOCKS) as bar:
-                blocks = [hashlib.sha256(read + f"{artefact} {number}".encode()).hexdigest() for number in range(BLOCKS)]
+                blocks = [
+                    hashlib.sha256(read + f"{artefact} {number}".encode()).hexdigest() for number in range(BLOCKS)
+                ]
                 description = describe(name, fingerprint, inputs)
                 if partial.suffix == ".json":
                     _come_to(name, run.directory)
@@ -202,6 +205,8 @@ def fork(work, arguments, environment, output: int, keep=(), group: int | None =
 
 def serve() -> None:
     """Start runners, and wait for them, as lines of JSON on standard input ask for."""
+    gc.collect()
+    gc.freeze()  # A collection in a fork would copy every page there is.
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
