@@ -71,8 +71,8 @@ def damages(
         path = directory / name
         try:
             found = checksums(path)
-            yield from _differences(name, path, found, recorded.get(name))
-            documents = recorded.get(name, {}).get(METADATA)
+            yield from _differences(name, path, found, recorded.get(name) or found)
+            documents = (recorded.get(name) or {}).get(METADATA)
             # Damaged documents say nothing true of the objects.
             if objects and is_zarr(path) and documents in (None, found.get(METADATA)):
                 yield from _faults_of_objects(name, path)
@@ -127,8 +127,8 @@ def refuse_damaged(directory: Path, reader: str, upstream: Collection[Stage], *,
         )
 
 
-def _differences(name: str, path: Path, found: dict[str, str], recorded: dict[str, str] | None) -> Iterator[Damage]:
-    for part in sorted(recorded.keys() | found.keys()) if recorded is not None else ():
+def _differences(name: str, path: Path, found: dict[str, str], recorded: dict[str, str]) -> Iterator[Damage]:
+    for part in sorted(recorded.keys() | found.keys()):
         if found.get(part) == recorded.get(part):
             continue
         where = "" if part == path.name else part

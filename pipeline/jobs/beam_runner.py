@@ -36,6 +36,8 @@ with _silence():
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
     from apache_beam.runners.runner import _RUNNER_MAP
 
+    import pipeline.jobs.beam_workers  # noqa: F401  It sees to workers that are lost.
+
 __all__ = [
     "beam",
     "count_done",
