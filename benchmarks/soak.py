@@ -68,15 +68,18 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         _round(config, directory, force=[])
         began = time.monotonic()
         _round(config, directory, force=["forecast"])
-        usual, expected = time.monotonic() - began, _digest(directory)
+        usual, expected = time.monotonic() - began, _digests(directory)
         samples, kills, latest = [_sample(directory)], 0, time.monotonic()
         deadline = latest + 60.0 * arguments.minutes
         while (now := time.monotonic()) < deadline:
             drawn = chance.random()
             number = signal.SIGKILL if drawn < _KILLED else signal.SIGTERM if drawn < _KILLED + _STOPPED else None
             kills += _disturbed_round(config, directory, number, chance.uniform(0.0, usual))
-            if _digest(directory) != expected:
-                raise RuntimeError(f"round {len(samples)} ended with other results than an undisturbed run")
+            found = _digests(directory)
+            if other := [name for name in {**expected, **found} if found.get(name) != expected.get(name)]:
+                raise RuntimeError(
+                    f"round {len(samples)} ended with other results than an undisturbed run: {other[:5]}"
+                )
             samples.append(_sample(directory))
             if now > latest + 60.0:
                 latest = now
@@ -145,13 +148,9 @@ def _run(config: Config, directory: Path, force: list[str]) -> int:
     )
 
 
-def _digest(directory: Path) -> str:
-    digest = hashlib.sha256()
-    for top in ("forecast.zarr", "metrics"):
-        for path in sorted(path for path in (directory / top).rglob("*") if path.is_file()):
-            digest.update(str(path.relative_to(directory)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _digests(directory: Path) -> dict[str, str]:
+    files = [path for top in ("forecast.zarr", "metrics") for path in (directory / top).rglob("*") if path.is_file()]
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _sample(directory: Path) -> Sample:
