@@ -67,6 +67,8 @@ def work(
             if sharing.take_over(directory, nodes[name], fingerprint):
                 return
         refuse_damaged(directory, name, upstream, objects=False)
+        if not processes.inherited_lock():
+            State(directory).forget(name)
         try:
             function(name)(run, fingerprint, expected[name].inputs)
         except Exception as error:

@@ -41,6 +41,11 @@ class State:
         self.stages.setdefault(stage, {}).update(values)
         self.save()
 
+    def forget(self, stage: str) -> None:
+        """Forget what is known of the artefacts of `stage`, which are about to be made again by another than a runner."""
+        if self.stages.get(stage, {}).get("checksums"):
+            self.update(stage, **dict.fromkeys(("bytes", "checksums", "stamps")))
+
     def save(self) -> None:
         """Replace `state.json`; readers see the old or the new one, never a half."""
         path = self.directory / "state.json"

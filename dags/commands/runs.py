@@ -99,7 +99,7 @@ def status(
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]  # one of Rich's words
     for name, entry in record["stages"].items():
-        size = sum(entry.get("bytes", {}).values())
+        size = sum((entry.get("bytes") or {}).values())
         state = "up to date" if entry["state"] == "skipped" else entry["state"]
         log = entry.get("log") or ""
         table.add_row(name, state, as_duration(entry.get("seconds")), as_bytes(size) if size else "", escape(log))

@@ -107,10 +107,14 @@ class Drill:
 
     def contents(self) -> dict[str, bytes]:
         """Return every file of every artefact, and whatever else lies beside them."""
-        passing = {"state.json", "config.yaml", ".lock", "logs"}
+        passing = {"state.json", "config.yaml", "logs"}
         files = [path for path in self.directory.rglob("*") if path.is_file()]
         named = {str(path.relative_to(self.directory)): path for path in files}
-        return {name: path.read_bytes() for name, path in named.items() if Path(name).parts[0] not in passing}
+        return {
+            name: path.read_bytes()
+            for name, path in named.items()
+            if not name.startswith(".lock") and Path(name).parts[0] not in passing
+        }
 
     def state(self, name: str) -> str:
         return State(self.directory).stages[name]["state"]

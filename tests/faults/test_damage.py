@@ -107,6 +107,29 @@ def test_a_copy_with_other_times_is_verified_and_kept(drill, whole):
     assert drill.worked() == whole.worked()
 
 
+def test_damage_is_not_forgotten_when_the_run_ends_before_its_stage_begins(drill, whole):
+    for name in ("statistics", "report"):
+        (artefact, *_) = drill.stages[name].artefacts
+        flip(drill.directory / artefact)
+    assert drill.run(FAULT="statistics=memory").status == 1
+    done = drill.run()
+    assert "report is made again, since it is damaged:" in done.text
+    assert drill.contents() == whole.contents()
+
+
+def test_what_a_stage_makes_by_itself_is_no_damage_to_what_a_runner_recorded(drill, whole):
+    before = drill.worked()
+    (artefact, *_) = drill.stages["statistics"].artefacts
+    assert drill.stage("statistics", "--force").status == 0
+    path = drill.directory / artefact
+    path.write_text(path.read_text() + "\n")  # As where a stage's bytes are not the same each time.
+    assert "Nothing to do" in drill.run().text
+    assert drill.worked() == before
+    flip(path)
+    assert "statistics is made again, since it is damaged" in drill.run().text
+    assert drill.contents() == whole.contents()
+
+
 def test_what_was_added_does_not_undo_a_training(drill, whole):
     (drill.directory / "checkpoints" / "notes.txt").write_text("lr was too high")
     assert "Nothing to do" in drill.run().text
