@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from threading import Thread
 
 import pytest
-
-from pipeline.processes.local import launch_local
 
 STAGES = "[{steps: 1, updates: 14, learning_rate: 0.003}, {steps: 2, updates: 6, learning_rate: 0.001}]"
 CHANGES = (
@@ -44,16 +39,12 @@ def main() -> None:
     process = os.environ.get("SPHERECAST_TEST_PROCESS")
     if process is not None:
         distributed.initialise(os.environ["SPHERECAST_TEST_COORDINATOR"], 2, int(process))
-    elif "SPHERECAST_PROCESS" in os.environ:
-        distributed.initialise()
-        if os.environ["SPHERECAST_PROCESS"] == os.environ.get("SPHERECAST_TEST_STRUCK"):
-            Thread(target=_die_after, args=[Path(base) / jobs[0].partition("=")[0]], daemon=True).start()
     curriculum._REPORT_EVERY = 1
     for job in jobs:
         name, _, setup = job.partition("=")
         sphere, _, origin = setup.partition("+")
         directory = Path(base) / name
-        if distributed.is_lead() and not directory.exists():
+        if distributed.is_lead():
             make_run(
                 directory, *CHANGES, f"training.sphere={sphere}", *os.environ.get("SPHERECAST_TEST_MORE", "").split()
             )
@@ -65,13 +56,6 @@ def main() -> None:
                         shutil.rmtree(path)
         distributed.barrier("prepared")
         train.run_stage(Run.open(directory), "f", {"regrid": "t"})
-
-
-def _die_after(directory: Path) -> None:
-    """Kill this process once the first checkpoint is written."""
-    while not (directory / ".partial-checkpoints" / str(RESTART)).exists():
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def start(base: Path, *jobs: str, devices: int = 1, **environment: str) -> subprocess.Popen:
@@ -130,20 +114,6 @@ def test_two_processes_equal_one(base: Path):
     two_processes(base, "processes=1", "again=2+both")
     for name in ("processes", "again"):
         assert losses(base, name) == pytest.approx(losses(base, "one"), rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("struck", ["0", "1"], ids=["the lead", "the other"])
-def test_a_killed_process_ends_all_and_the_same_command_goes_on(base: Path, tmp_path: Path, struck: str):
-    name = f"struck-{struck}"
-    command = [sys.executable, __file__, str(base), f"{name}=1"]
-    environment = {"XLA_FLAGS": None, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    status = launch_local(2, command, logs=tmp_path, environment={**environment, "SPHERECAST_TEST_STRUCK": struck})
-    assert status != 0
-    assert not (base / name / "checkpoints").exists()
-    assert (base / name / ".partial-checkpoints" / str(RESTART)).is_dir()
-    assert launch_local(2, command, logs=tmp_path, environment=environment) == 0
-    assert losses(base, name) == pytest.approx(losses(base, "one"), rel=1e-5)
 
 
 if __name__ == "__main__":
