@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dags.stages import STAGES
+from dags.state import published
 from pipeline.config_files import load_config
 
 
@@ -17,7 +18,9 @@ def differences(one: Path, other: Path) -> list[str]:
     Of a checkpoint the arrays and the position count: Orbax dates its files and names them at random.
     """
     different = []
-    artefacts = [artefact for stage in STAGES.values() for artefact in stage.artefacts]
+    artefacts = dict.fromkeys(
+        name for run in (one, other) for stage in STAGES.values() for name in published(run, stage)
+    )
     for artefact in artefacts:
         names = {path.relative_to(run) for run in (one, other) for path in _files(run / artefact)}
         for name in sorted(names):

@@ -8,8 +8,11 @@ bootstrap needs, without their stores.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
+import netCDF4
 import xarray as xr
 
 from pipeline.scoring.request import Request
@@ -39,11 +42,26 @@ def banded_statistics(request: Request) -> set[str]:
 
 
 def write_result(result: xr.Dataset, blocks: xr.Dataset | None, path: Path) -> None:
-    """Write a result as netCDF, the sums of blocks in a group of their own."""
-    result.to_netcdf(path, engine="netcdf4")
+    """Write a result as netCDF, the sums of blocks in a group of their own; the same bytes each time."""
+    result.to_netcdf(path, engine="netcdf4", compute=False)
+    # Dask would lay the pieces of a lazy result down in an order that changes from time to time.
+    with netCDF4.Dataset(path, "a") as file:
+        for name, variable in result.data_vars.items():
+            for piece in _pieces(variable.chunks):
+                file[str(name)][piece] = variable[piece].values
     if blocks is not None:
         compressed = {name: {"zlib": True, "complevel": 1} for name in blocks.data_vars}
         blocks.to_netcdf(path, mode="a", group=BLOCKS, engine="netcdf4", encoding=compressed)
+
+
+def _pieces(chunks: tuple[tuple[int, ...], ...] | None) -> Iterator[tuple[slice, ...]]:
+    """Yield the part that each chunk of a lazy variable covers, the last axis fastest; nothing of one in memory."""
+    if chunks is not None:
+        ends = [list(itertools.accumulate(sizes)) for sizes in chunks]
+        spans = [
+            [slice(end - size, end) for end, size in zip(e, s, strict=True)] for e, s in zip(ends, chunks, strict=True)
+        ]
+        yield from itertools.product(*spans)
 
 
 def read_blocks(path: Path) -> xr.Dataset | None:

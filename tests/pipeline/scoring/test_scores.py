@@ -152,6 +152,18 @@ def test_a_beam_job_says_the_same(broken, tmp_path, monkeypatch, average, option
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nc", "b.nc"]
 
 
+@pytest.mark.parametrize("average", ["spatial", "temporal"])
+def test_portions_are_written_with_the_same_bytes_each_time(written, tmp_path, monkeypatch, average):
+    request = written.request(metrics=("rmse", "bias"), average=average)
+    whole = one(request)
+    monkeypatch.setattr(blocks, "_PORTION_BYTES", 1e4)
+    for name in ("a.nc", "b.nc"):
+        score_store(request, tmp_path / name, fingerprint="x")
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+    with xr.open_dataset(tmp_path / "a.nc", decode_timedelta=True) as written_result:
+        assert_same(written_result, whole)
+
+
 def test_maps_average_to_the_scores(written):
     request = written.request(metrics=("mse", "bias"), regions=("global",))
     weights = xr.DataArray(GRID.latitude_weights(), dims="latitude", coords={"latitude": GRID.latitude})
