@@ -43,7 +43,13 @@ with the states give the same loss and the same gradient to rounding (`pytest te
 them, mountains stand where they do not belong.
 """
 
-_LONG = """## Sixty days
+_AFTER = """## What rollouts add
+
+The 2.5 CPU minutes of Spherecast begin with the 2 minutes of single steps that the line without rollouts has to itself above; what follows,
+rollouts of 4 for half a minute, takes 1 to 2 % off the errors at 5 days and leaves those at 1 day. Spent on single steps instead, the
+half minute takes off 3 to 5 % at 5 days and 4 to 9 % at 1 day: so short a training is better spent without rollouts.
+
+## Sixty days
 
 `python benchmarks/long_rollout.py --checkpoints CHECKPOINTS --store TRAINING_STORE`, with the checkpoints that training leaves in
 `skill-work/`: forecasts of 60 days from four dates of 2006 by the network of the first seed after 20 CPU minutes. None runs away.
@@ -77,7 +83,7 @@ def write_page(results: Path, target: Path) -> None:
             parts += [f"### {title}\n", _skill(groups), _cost(groups, trials)]
             if title == "Networks":
                 parts.append(_correlation(groups))
-    parts.append(_LONG)
+    parts.append(_AFTER)
     figure = target.parent / "images" / "skill.svg"
     # Without matplotlib the figure that is there stays.
     if tests and (_draw(tests, figure) or figure.is_file()):
