@@ -30,7 +30,8 @@ from common import main, row
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from run_contents import differences  # noqa: E402  Both lie beside this folder.
+from damages import DAMAGES, struck  # noqa: E402  These lie beside this folder.
+from run_contents import differences  # noqa: E402
 
 from dags.stages import STAGES  # noqa: E402
 from dags.verifying import verify_run  # noqa: E402
@@ -130,41 +131,21 @@ def _on_a_full_disk(stage: str, directory: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _damaged(stage: str, directory: Path, *, damage: Callable[[Path], None], metadata: bool = False) -> Iterator[str]:
-    """Damage the largest file of the stage's first result, or its metadata."""
+def _damaged(stage: str, directory: Path, *, damage: str) -> Iterator[str]:
+    """Damage the stage's first result."""
     artefact = directory / STAGES[stage].artefacts[0]
-    files = [path for path in _files(artefact) if (path.suffix == ".json") == metadata or path == artefact]
-    chosen = max(files, key=_size)
-    if metadata and artefact.is_dir():
-        chosen = next(path for name in ("_SUCCESS.json", "zarr.json", ".zattrs") if (path := artefact / name).is_file())
-    damage(chosen)
+    DAMAGES[damage](struck(artefact, damage))
     (fault,) = (finding for finding in verify_run(directory) if finding.level == "fault" and finding.name == stage)
     assert artefact.name in fault.found
     yield ""
-
-
-def _truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 10)
-
-
-def _flip(path: Path) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(path.stat().st_size // 2)
-        byte = stream.read(1)[0]
-        stream.seek(-1, os.SEEK_CUR)
-        stream.write(bytes([byte ^ 1]))
-
-
-def _empty(path: Path) -> None:
-    os.truncate(path, 0)
 
 
 def _both(number: int, *whom: str) -> Strike:
     return lambda stage, directory: _signalled(stage, directory, number=number, whom=whom)
 
 
-def _with(damage: Callable[[Path], None], metadata: bool = False) -> Strike:
-    return lambda stage, directory: _damaged(stage, directory, damage=damage, metadata=metadata)
+def _with(damage: str) -> Strike:
+    return lambda stage, directory: _damaged(stage, directory, damage=damage)
 
 
 FAULTS: dict[str, Strike] = {
@@ -176,10 +157,7 @@ FAULTS: dict[str, Strike] = {
     "term-both": _both(signal.SIGTERM, "runner", "stage"),
     "full-disk": _on_a_full_disk,
     "memory": _without_memory,
-    "truncate": _with(_truncate),
-    "flip": _with(_flip),
-    "delete": _with(Path.unlink),
-    "empty-metadata": _with(_empty, metadata=True),
+    **{name: _with(name) for name in DAMAGES},
 }
 
 

@@ -27,7 +27,17 @@ PATIENCE = 120.0
 @pytest.fixture(scope="session")
 def rehearsal() -> ModuleType:
     """The module of rehearsed stages."""
-    spec = importlib.util.spec_from_file_location("rehearsal", SCRIPT)
+    return _module(SCRIPT)
+
+
+@pytest.fixture(scope="session")
+def damages() -> ModuleType:
+    """The module of ways to damage an artefact."""
+    return _module(Path(__file__).parents[1] / "damages.py")
+
+
+def _module(script: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -18,23 +18,6 @@ from transforms.errors import InputError
 pytestmark = pytest.mark.slow
 
 ARTEFACTS = [(name, artefact) for name, stage in STAGES.items() for artefact in stage.artefacts]
-METADATA = ("_SUCCESS.json", "zarr.json", ".zattrs")
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 10)
-
-
-def flip(path: Path) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(path.stat().st_size // 2)
-        byte = stream.read(1)[0]
-        stream.seek(-1, os.SEEK_CUR)
-        stream.write(bytes([byte ^ 1]))
-
-
-def empty(path: Path) -> None:
-    os.truncate(path, 0)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +33,13 @@ def run(tiny_run, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("name", "artefact"), ARTEFACTS, ids=[artefact for _, artefact in ARTEFACTS])
-@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, empty], ids=["truncate", "flip", "delete", "metadata"])
-def test_damage_is_found_and_refused(run, name, artefact, damage):
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "empty-metadata"])
+def test_damage_is_found_and_refused(run, damages, name, artefact, damage):
     stage, state, path = STAGES[name], State(run), run / artefact
-    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
-    chosen = max(files, key=lambda entry: entry.stat().st_size)
-    if damage is empty and path.is_dir():
-        chosen = next(path / document for document in METADATA if (path / document).is_file())
+    chosen = damages.struck(path, damage)
     kept, times = chosen.read_bytes(), chosen.stat()
     try:
-        damage(chosen)
+        damages.DAMAGES[damage](chosen)
         missing = not path.exists()
         found = unlike_record(run, stage, state)
         assert {each.artefact for each in found} == {artefact}

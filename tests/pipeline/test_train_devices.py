@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from pipeline.processes.local import launch_local
 
 STAGES = "[{steps: 1, updates: 14, learning_rate: 0.003}, {steps: 2, updates: 6, learning_rate: 0.001}]"
 CHANGES = (
@@ -36,15 +40,13 @@ def main() -> None:
     from pipeline.training import curriculum
 
     base, *jobs = sys.argv[1:]
-    process = os.environ.get("SPHERECAST_TEST_PROCESS")
-    if process is not None:
-        distributed.initialise(os.environ["SPHERECAST_TEST_COORDINATOR"], 2, int(process))
+    membership = distributed.initialise()
     curriculum._REPORT_EVERY = 1
     for job in jobs:
         name, _, setup = job.partition("=")
         sphere, _, origin = setup.partition("+")
         directory = Path(base) / name
-        if distributed.is_lead():
+        if distributed.is_lead() and not directory.exists():
             make_run(
                 directory, *CHANGES, f"training.sphere={sphere}", *os.environ.get("SPHERECAST_TEST_MORE", "").split()
             )
@@ -54,24 +56,47 @@ def main() -> None:
                 for path in partial.iterdir():
                     if path.name.isdigit() and int(path.name) > RESTART:
                         shutil.rmtree(path)
+        if os.environ.get("SPHERECAST_TEST_KILLED") == str(membership.process):
+            die_after(directory / ".partial-checkpoints" / str(RESTART))
         distributed.barrier("prepared")
         train.run_stage(Run.open(directory), "f", {"regrid": "t"})
 
 
-def start(base: Path, *jobs: str, devices: int = 1, **environment: str) -> subprocess.Popen:
-    settings = {
+def die_after(checkpoint: Path) -> None:
+    """Let this process be killed in the third update after a checkpoint, once that is written."""
+    from model.training import Trainer
+
+    update, made = Trainer.update, itertools.count(1)
+
+    def mortal(self, state, batch):
+        if next(made) == RESTART + 3:
+            while not checkpoint.is_dir():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(self, state, batch)
+
+    Trainer.update = mortal
+
+
+def settings(devices: int = 1) -> dict[str, str]:
+    return {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
+
+
+def one_process(base: Path, *jobs: str, devices: int = 1) -> None:
     command = [sys.executable, __file__, str(base), *jobs]
-    return subprocess.Popen(command, env={**os.environ, **settings, **environment}, stderr=subprocess.PIPE, text=True)
+    ended = subprocess.run(
+        command, env={**os.environ, **settings(devices)}, stderr=subprocess.PIPE, text=True, timeout=400, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
 
 
-def finish(*processes: subprocess.Popen) -> None:
-    for process in processes:
-        _, error = process.communicate(timeout=400)
-        assert process.returncode == 0, error[-3000:]
+def two_processes(base: Path, *jobs: str, **environment: str) -> int:
+    command = [sys.executable, __file__, str(base), *jobs]
+    return launch_local(2, command, logs=base / "logs", environment={**settings(), **environment})
 
 
 def losses(base: Path, name: str) -> list[float]:
@@ -79,41 +104,47 @@ def losses(base: Path, name: str) -> list[float]:
     return [event["loss"] for event in map(json.loads, lines) if event["event"] in ("train", "validation")]
 
 
-def two_processes(base: Path, *jobs: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    settings = {"SPHERECAST_TEST_COORDINATOR": address}
-    finish(*(start(base, *jobs, SPHERECAST_TEST_PROCESS=str(process), **settings) for process in range(2)))
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run ``one`` on one device, for more runs."""
+    base = tmp_path_factory.mktemp("devices")
+    one_process(base, "one=1")
+    return base
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs ``one`` on one device and ``data`` on eight."""
-    base = tmp_path_factory.mktemp("devices")
-    finish(start(base, "one=1"))
-    finish(start(base, "data=1", "both=2+one", "sphere=8+data", devices=8))
-    return base
+def eight(one: Path) -> Path:
+    """That folder with ``data`` on eight devices, and ``both`` and ``sphere`` that go on from others' checkpoints on eight."""
+    one_process(one, "data=1", "both=2+one", "sphere=8+data", devices=8)
+    return one
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "both", "sphere"])
-def test_eight_devices_equal_one(base: Path, name: str):
-    assert len(losses(base, "one")) == 22
-    assert losses(base, name) == pytest.approx(losses(base, "one"), rel=1e-5)
+def test_eight_devices_equal_one(eight: Path, name: str):
+    assert len(losses(eight, "one")) == 22
+    assert losses(eight, name) == pytest.approx(losses(eight, "one"), rel=1e-5)
 
 
 @pytest.mark.slow
-def test_one_device_goes_on_from_eight(base: Path):
-    finish(start(base, "back=1+sphere"))
-    assert losses(base, "back") == pytest.approx(losses(base, "one"), rel=1e-5)
+def test_one_device_goes_on_from_eight(eight: Path):
+    one_process(eight, "back=1+sphere")
+    assert losses(eight, "back") == pytest.approx(losses(eight, "one"), rel=1e-5)
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(base: Path):
-    two_processes(base, "processes=1", "again=2+both")
+def test_two_processes_equal_one(eight: Path):
+    assert two_processes(eight, "processes=1", "again=2+both") == 0
     for name in ("processes", "again"):
-        assert losses(base, name) == pytest.approx(losses(base, "one"), rel=1e-5)
+        assert losses(eight, name) == pytest.approx(losses(eight, "one"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_one_of_two_processes_was_killed(one: Path):
+    assert two_processes(one, "killed=1", SPHERECAST_TEST_KILLED="1") != 0
+    assert not (one / "killed" / "checkpoints").exists()
+    assert two_processes(one, "killed=1") == 0
+    assert losses(one, "killed") == pytest.approx(losses(one, "one"), rel=1e-5)
 
 
 if __name__ == "__main__":
