@@ -12,8 +12,9 @@ quickstart: venv
 test: venv
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
+# Files in their order: by the number of their tests, the longest would come last and alone.
 test-slow: venv
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 lint: venv
 	$(VENV)/bin/ruff check .
