@@ -54,7 +54,7 @@ class Line:
     kind: str
     settings: tuple[Setting, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    rollouts: Mapping[int, float] = field(default_factory=lambda: {1: 0.8, 4: 0.2})
+    rollouts: Mapping[int, float] = field(default_factory=lambda: {1: 0.8, 8: 0.2})
     fine_tuning: float = 1 / 4
 
     def peak(self, setting: Setting, steps: int) -> float:
@@ -63,9 +63,9 @@ class Line:
 
 
 def _ours(title: str, settings: tuple[Setting, ...] | None = None, **options: Any) -> Line:
-    rollouts = options.pop("rollouts", {1: 0.8, 4: 0.2})
+    rollouts = options.pop("rollouts", {1: 0.8, 8: 0.2})
     overrides = {key.replace("__", "."): value for key, value in options.items()}
-    return Line(title, "spherecast", settings or _OURS, overrides, rollouts, fine_tuning=5e-4 / 3e-3)
+    return Line(title, "spherecast", settings or _OURS, overrides, rollouts, fine_tuning=1 / 3)
 
 
 _OURS = (Setting(3e-3, 2, 32), Setting(2e-3, 1, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 24))
@@ -104,12 +104,15 @@ ABLATIONS: dict[str, Line] = {
     "no-norm": _ours("no normalisation", model__normalisation="none"),
     "no-residual": _ours("no residual connection", model__residual=False),
     "dealiased": _ours("dealiased hidden grid", model__hidden_grid="dealiased"),
+    "per-degree": _ours("filters with a matrix of its own for each degree", model__filter_knots=None),
     "localised": _ours("filters of 8 knots", model__filter_knots=8),
+    "equal-weights": _ours("humidity of the same weight in the loss", training__variable_weights={}),
     "per-level": _ours("standard deviation of each level", model__standardisation="per_level"),
     "nadamw": _ours("AdamW with Nesterov momentum", training__optimizer="nadamw"),
     "two-states": _ours("states of t and t - 6 h", model__input_steps=2),
     "no-ema": _ours("no average of parameters", training__ema_decay=0.0),
     "one-step": _ours("no rollout in training", rollouts={1: 1.0}),
-    "twelve-steps": _ours("rollouts of 1, 4 and 12 steps", rollouts={1: 0.7, 4: 0.15, 12: 0.15}),
+    "four-steps": _ours("rollouts of 4 steps", rollouts={1: 0.8, 4: 0.2}),
+    "twelve-steps": _ours("rollouts of 4 and 12 steps", rollouts={1: 0.8, 4: 0.1, 12: 0.1}),
 }
 """Changes of `LINES[OURS]`, one switch each, trained with its chosen setting."""
