@@ -68,7 +68,7 @@ def _ours(title: str, settings: tuple[Setting, ...] | None = None, **options: An
     return Line(title, "spherecast", settings or _OURS, overrides, rollouts, fine_tuning=1 / 3)
 
 
-_OURS = (Setting(3e-3, 2, 32), Setting(2e-3, 1, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 24))
+_OURS = (Setting(2e-3, 1, 32), Setting(3e-3, 2, 32), Setting(4e-3, 4, 32), Setting(3e-3, 2, 24))
 _TORCH = (Setting(1e-3, 2, 64), Setting(2e-3, 2, 64), Setting(2e-3, 4, 64), Setting(1e-3, 2, 128))
 _TRANSFORMER = (Setting(5e-4, 2, 64), Setting(1e-3, 2, 64), Setting(1e-3, 4, 64), Setting(1e-3, 2, 96))
 _UNET = (Setting(1e-3, 2, 32), Setting(2e-3, 2, 32), Setting(2e-3, 4, 32), Setting(1e-3, 2, 48))

@@ -96,7 +96,12 @@ def train(ground: Ground) -> None:
     run_stage(ground.run, fingerprint="comparison", inputs={})
 
 
-def forecast(ground: Ground, target: Path, period: str) -> None:
-    """Write forecasts of a period."""
+def forecast(ground: Ground, target: Path, period: str, which: str | int = "latest") -> None:
+    """Write forecasts of a period.
+
+    Args:
+        which: checkpoint, as `pipeline.training.checkpoints.Choice` has it.
+    """
     run = ground.run
-    forecast_store([Choice(run.checkpoints)], run.training_store, target, batch_size=8, **ground.forecasts(period))
+    choice = Choice(run.checkpoints, which)
+    forecast_store([choice], run.training_store, target, batch_size=8, **ground.forecasts(period))

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 from comparison.lines import ABLATIONS, LINES, Line, Setting
 
-__all__ = ["Task", "line_of", "run_all", "work"]
+__all__ = ["Task", "line_of", "publish_result", "run_all", "scores_before_rollouts", "work"]
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,21 @@ def work(task: Task, base: Path, results: Path) -> dict[str, Any]:
     }
     if task.period == "test":
         result["power_ratio"] = prepared.spectra(target)
+        if mine and len(updates) > 1:
+            result["scores_before_rollouts"] = scores_before_rollouts(prepared, updates)
     for name in ("checkpoints", "logs"):
         if task.period != "test":
             shutil.rmtree(folder / name, ignore_errors=True)
     return result
+
+
+def scores_before_rollouts(ground: Any, updates: Mapping[int, int]) -> dict[str, Any]:
+    """Return the scores of the test period by the checkpoint with which a trained line's first stage ended."""
+    from comparison import ours
+
+    target = ground.folder / "forecast-before-rollouts.zarr"
+    ours.forecast(ground, target, "test", next(iter(updates.values())))
+    return ground.scores(target)
 
 
 def _calibrate(line: Line, setting: Setting, ground: Any) -> dict[str, Any]:
