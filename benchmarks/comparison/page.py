@@ -202,14 +202,17 @@ def _cost(groups: dict[str, list[dict[str, Any]]], trials: Mapping[str, int]) ->
 
 
 def _draw(tests: Sequence[dict[str, Any]], target: Path) -> bool:
-    """Draw RMSE over climatology's against lead, of the longest budget; return whether matplotlib is there."""
+    """Draw RMSE over climatology's against lead, of the budget with most networks; return whether matplotlib is there."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
         return False
     mpl.rcParams["svg.hashsalt"] = "skill"
-    minutes = max(result["minutes"] for result in tests)
+    networks: dict[float, set[str]] = defaultdict(set)
+    for result in tests:
+        networks[result["minutes"]] |= {result["line"]} & LINES.keys()
+    minutes = max(networks, key=lambda each: (len(networks[each]), each))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in tests:
         if result["minutes"] == minutes and result["line"] in LINES:
