@@ -23,6 +23,7 @@ _TO_HECTOPASCAL = {
     **dict.fromkeys(("hpa", "hectopascal", "hectopascals", "mb", "mbar", "millibar", "millibars"), 1.0),
     **dict.fromkeys(("pa", "pascal", "pascals"), 0.01),
 }
+_MOST_HECTOPASCAL = 1e6
 _COEFFICIENTS = (("hyam", "hybm"), ("a", "b"), ("ap", "b"), HYBRID)
 _REFERENCE = ("P0", "p0")
 _HYBRID_NAMES = (
@@ -37,7 +38,7 @@ def with_levels(dataset: xr.Dataset, path: str) -> xr.Dataset:
     Pressures between two whole hPa, such as 0.5 hPa, cannot be named and are left out.
 
     Raises:
-        InputError: the levels are neither pressures nor model levels whose coefficients are given.
+        InputError: the levels are neither pressures nor model levels whose coefficients are given, or are not finite.
     """
     if "level" not in dataset.dims and "level" not in dataset.coords:
         return dataset
@@ -54,6 +55,12 @@ def with_levels(dataset: xr.Dataset, path: str) -> xr.Dataset:
             "formula_terms, or with variables hyam and hybm over them. Choose a source on pressure levels, or add those."
         )
     pressure = np.asarray(level.values, dtype=np.float64) * _TO_HECTOPASCAL[units]
+    # Beyond the pressures of any atmosphere, and not finite where a chunk of the coordinate is missing.
+    if not np.all(np.abs(pressure) < _MOST_HECTOPASCAL):
+        raise InputError(
+            f"level: {path} has {', '.join(f'{value:g}' for value in pressure)} hPa; expected pressures below "
+            f"{_MOST_HECTOPASCAL:g} hPa. The coordinate or its units may be damaged: fetch or write it again."
+        )
     whole = np.abs(pressure - np.round(pressure)) < 1e-3
     values = np.round(pressure).astype(np.int32)
     dataset = dataset.assign_coords(level=xr.Variable(level.dims, values, {"units": "hPa"}))
