@@ -236,6 +236,11 @@ class _Making:
             axis: dataset[axis] for axis in ("time", "level") if axis in dataset.coords and not dataset[axis].dims
         }
         dataset = dataset.drop_vars(scalar)
+        for name in ("latitude", "longitude"):
+            if not np.isfinite(dataset[name].values).all():
+                raise InputError(
+                    f"{name}: {self.path} has values that are not finite. Fetch or write the coordinate again."
+                )
         order, roll = _eastward(dataset["longitude"].values)
         if roll is None:
             dataset = dataset.isel(longitude=order)

@@ -154,6 +154,7 @@ def test_other_calendars_are_refused(era5_like, tmp_path):
             lambda d: d.assign_coords(level=("level", [1, 2, 3], {"units": "sigma"})),
             r"levels in 'sigma'; expected .*hPa",
         ),
+        (lambda d: d.assign_coords(longitude=d.longitude.where(d.longitude > 0)), r"longitude: .* not finite"),
         (lambda d: d.assign_coords(level=[np.nan, 500.0, 850.0]), r"level: .* has nan, 500, 850 hPa; expected"),
         (lambda d: d.assign_coords(level=[250.0, 500.0, np.inf]), r"level: .* has 250, 500, inf hPa; expected"),
     ],
