@@ -237,9 +237,11 @@ class _Making:
         }
         dataset = dataset.drop_vars(scalar)
         for name in ("latitude", "longitude"):
-            if not np.isfinite(dataset[name].values).all():
+            wrong = int(np.sum(~np.isfinite(dataset[name].values)))
+            if wrong:
                 raise InputError(
-                    f"{name}: {self.path} has values that are not finite. Fetch or write the coordinate again."
+                    f"{name}: {self.path} has {wrong} of {dataset[name].size} values that are not finite; expected degrees. "
+                    "A chunk of the coordinate may be missing or damaged: fetch or write it again."
                 )
         order, roll = _eastward(dataset["longitude"].values)
         if roll is None:
