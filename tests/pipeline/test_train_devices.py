@@ -143,6 +143,7 @@ def test_two_processes_equal_one(eight: Path):
 def test_the_same_command_goes_on_after_one_of_two_processes_was_killed(one: Path):
     assert two_processes(one, "killed=1", SPHERECAST_TEST_KILLED="1") != 0
     assert not (one / "killed" / "checkpoints").exists()
+    assert (one / "killed" / ".partial-checkpoints" / str(RESTART)).is_dir()
     assert two_processes(one, "killed=1") == 0
     assert losses(one, "killed") == pytest.approx(losses(one, "one"), rel=1e-5)
 
