@@ -236,11 +236,11 @@ class _Making:
             axis: dataset[axis] for axis in ("time", "level") if axis in dataset.coords and not dataset[axis].dims
         }
         dataset = dataset.drop_vars(scalar)
-        for name in ("latitude", "longitude"):
-            wrong = int(np.sum(~np.isfinite(dataset[name].values)))
+        for axis in ("latitude", "longitude"):
+            wrong = int(np.sum(~np.isfinite(dataset[axis].values)))
             if wrong:
                 raise InputError(
-                    f"{name}: {self.path} has {wrong} of {dataset[name].size} values that are not finite; expected degrees. "
+                    f"{axis}: {self.path} has {wrong} of {dataset[axis].size} values that are not finite; expected degrees. "
                     "A chunk of the coordinate may be missing or damaged: fetch or write it again."
                 )
         order, roll = _eastward(dataset["longitude"].values)
