@@ -46,7 +46,7 @@ def even_times(
         key: the configuration key of the period, for messages.
 
     Raises:
-        InputError: times that do not ascend or occur twice (anywhere in the series); within the period: no time, uneven
+        InputError: times that are missing, do not ascend or occur twice (anywhere in the series); within the period: no time, uneven
             steps, or a step that does not divide `step_hours`.
     """
     require_ascending(times)
@@ -105,7 +105,13 @@ def time_text(time: np.datetime64) -> str:
 
 
 def require_ascending(times: np.ndarray) -> None:
-    """Raise InputError naming the first pair of times that does not ascend."""
+    """Raise InputError naming the first time that is missing (NaT), or the first pair of times that does not ascend."""
+    missing = np.flatnonzero(np.isnat(times))
+    if missing.size:
+        raise InputError(
+            f"time: {missing.size} of {times.size} values are no time (NaT), the first at position {missing[0]}; expected "
+            "a date and an hour. A chunk of the coordinate may be missing or damaged: fetch or write it again."
+        )
     backwards = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
     if backwards.size == 0:
         return
@@ -119,6 +125,12 @@ def require_ascending(times: np.ndarray) -> None:
 def _finest_step(times: np.ndarray, steps: np.ndarray) -> int:
     """Smallest step in seconds, of which all others must be multiples."""
     finest = int(steps.min())
+    if finest == 0:
+        i = int(np.flatnonzero(steps == 0)[0])
+        raise InputError(
+            f"time: expected steps of whole seconds, got {times[i]} and {times[i + 1]}, within one second. "
+            "Resample the source to an even step."
+        )
     odd = np.flatnonzero(steps % finest != 0)
     if odd.size == 0:
         return finest

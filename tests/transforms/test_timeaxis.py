@@ -67,6 +67,19 @@ def test_faults(hours, message):
         even_times(series(*hours), 6)
 
 
+def test_times_that_are_missing_are_counted_and_placed():
+    times = series(0, 6, 12, 18)
+    times[2:] = np.datetime64("NaT")
+    with pytest.raises(InputError, match=r"time: 2 of 4 values are no time \(NaT\), the first at position 2"):
+        even_times(times, 6)
+
+
+def test_times_within_a_second_are_refused():
+    times = np.datetime64("2001-01-01T00", "ms") + np.array([0, 250, 500]).astype("timedelta64[ms]")
+    with pytest.raises(InputError, match=r"time: expected steps of whole seconds, got .*00\.000 and .*00\.250"):
+        even_times(times, 6)
+
+
 def test_an_empty_period_names_its_key_and_the_source():
     with pytest.raises(InputError, match=r"periods.test: no time within 2002.*source has 2001-01-01T00:00 to"):
         even_times(series(0, 6), 6, (datetime(2002, 1, 1), datetime(2002, 2, 1)), key="periods.test")
