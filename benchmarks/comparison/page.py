@@ -79,7 +79,9 @@ def write_page(results: Path, target: Path) -> None:
                 continue
             if title == "Ablations" and (ours := [result for result in own if result["line"] == OURS]):
                 groups = {OURS: ours, **groups}
-            trials = Counter(result["line"] for result in done if result["period"] == "validation")
+            # A trial is a quarter as long as what it was for.
+            tried = [result for result in done if result["period"] == "validation" and 4 * result["minutes"] == minutes]
+            trials = Counter(result["line"] for result in tried)
             parts += [f"### {title}\n", _skill(groups), _cost(groups, trials)]
             if title == "Networks":
                 parts += [_correlation(groups), *_gain(groups)]
