@@ -21,6 +21,13 @@ _LESS_MEMORY = (
     "End other programs, raise the limit (ulimit -v), run fewer stages at once (--jobs 1) or give a stage less "
     "(execution.memory_mb, training.batch_size), then give the same command again."
 )
+_MEMORY_TEXTS = (
+    os.strerror(errno.ENOMEM),
+    "can't start new thread",
+    "std::bad_alloc",
+    "RESOURCE_EXHAUSTED: Out of memory",
+)
+"""With which the system, Python's threads, C++ and XLA say that there is no memory left."""
 _NO_SPACE_BYTES = 64 * 1024
 
 
@@ -52,10 +59,18 @@ def disk_message(error: BaseException, directory: Path | None = None) -> str | N
 
 def short_message(error: BaseException, directory: Path | None = None) -> str:
     """Return one short text for an error of any kind."""
-    text = disk_message(error, directory) or f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError):
-        text = f"{type(error).__name__}: out of memory{f' ({error})' if str(error) else ''}. {_LESS_MEMORY}"
-    return text
+    if _is_want_of_memory(error):
+        return f"{type(error).__name__}: out of memory{f' ({error})' if str(error) else ''}. {_LESS_MEMORY}"
+    return disk_message(error, directory) or f"{type(error).__name__}: {error}"
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or any(text in str(cause) for text in _MEMORY_TEXTS):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def may_pass(error: BaseException, directory: Path | None = None) -> bool:

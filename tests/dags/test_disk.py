@@ -1,9 +1,10 @@
-"""A disk that is full or read-only loses nothing and says what to do."""
+"""A disk that is full or read-only, or memory that is, loses nothing and says what to do."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,3 +91,19 @@ def test_planning_needs_no_directory(tmp_path):
     steps = plan(load_config("tiny"), tmp_path / "nowhere")
     assert all(step.work for step in steps)
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes."),
+    ],
+)
+def test_want_of_memory_is_called_so_and_says_what_to_do(error, tmp_path):
+    assert re.search(r"^\w+: out of memory.* ulimit -v.*--jobs 1", short_message(error, tmp_path))
+    wrapped = RuntimeError("the job failed")
+    wrapped.__cause__ = error
+    assert "out of memory (the job failed)" in short_message(wrapped, tmp_path)
