@@ -103,7 +103,7 @@ def test_planning_needs_no_directory(tmp_path):
     ],
 )
 def test_want_of_memory_is_called_so_and_says_what_to_do(error, tmp_path):
-    assert re.search(r"^\w+: out of memory.* ulimit -v.*--jobs 1", short_message(error, tmp_path))
+    assert re.search(r"^\w+: out of memory.*ulimit -v.*--jobs 1", short_message(error, tmp_path))
     wrapped = RuntimeError("the job failed")
     wrapped.__cause__ = error
     assert "out of memory (the job failed)" in short_message(wrapped, tmp_path)
