@@ -28,7 +28,7 @@ from dags.damage import put_aside, told
 from dags.display import Display, display_for, plan_table
 from dags.fingerprints import graph
 from dags.logs import log_path
-from dags.machine import default_jobs
+from dags.machine import default_jobs, require_address_space
 from dags.plan import Step, descendants, plan
 from dags.progress import ProgressFile
 from dags.schedule import Patience, Schedule
@@ -97,6 +97,7 @@ def run(
     if dry_run:
         console.print(plan_table(plan(config, directory, **choice)))
         return 0
+    require_address_space()
     if not directory.exists():
         plan(config, directory, **choice)  # What is refused leaves no directory behind.
     try:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 from pipeline.config import Config
+from transforms.errors import InputError
 
-__all__ = ["available_memory", "cores", "default_jobs"]
+__all__ = ["available_memory", "cores", "default_jobs", "require_address_space"]
 
 _STAGE_BYTES = 1_000_000_000
 """Memory of a stage's process beside the data it may hold: its libraries, and what they compile."""
+
+_LEAST_ADDRESS_SPACE = 2_000_000_000
+"""Bytes below which libraries hang (OpenBLAS) or abort (XLA) while they load, in place of raising an error."""
 
 
 def cores() -> int:
@@ -40,3 +45,18 @@ def default_jobs(config: Config) -> int:
     memory = available_memory()
     room = cores() if memory is None else memory // (config.execution.memory_mb * 1_000_000 + _STAGE_BYTES)
     return max(1, min(cores(), room))
+
+
+def require_address_space() -> None:
+    """Refuse to work where no message could tell what went wrong.
+
+    Raises:
+        InputError: a limit on this process's address space (``ulimit -v``) leaves too little to load the libraries.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        raise InputError(
+            f"ulimit -v: got {limit / 1e6:.0f} MB of address space, expected at least {_LEAST_ADDRESS_SPACE / 1e6:.0f} MB, "
+            "which the libraries take while they load. Raise the limit (ulimit -v unlimited), or limit the memory in "
+            "use with a control group."
+        )

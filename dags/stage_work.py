@@ -13,6 +13,7 @@ from dags import processes, sharing
 from dags.damage import refuse_damaged
 from dags.failures import disk_message, may_pass
 from dags.fingerprints import graph
+from dags.machine import require_address_space
 from dags.plan import expected_of, upstream_faults
 from dags.stages import STAGES, Stage
 from dags.state import State, holds
@@ -44,6 +45,7 @@ def work(
     Raises:
         InputError: an upstream artefact is missing, damaged or does not match, or the stage is worked on already.
     """
+    require_address_space()
     run = Run.open(directory)
     with contextlib.ExitStack() as stack:
         if not processes.inherited_lock():

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,15 @@ def test_want_of_memory_is_called_so_and_says_what_to_do(error, tmp_path):
     wrapped = RuntimeError("the job failed")
     wrapped.__cause__ = error
     assert "out of memory (the job failed)" in short_message(wrapped, tmp_path)
+
+
+def test_a_limit_too_low_for_the_libraries_is_refused(tmp_path):
+    script = (
+        "import resource, sys; from pathlib import Path; from dags import local; from pipeline.config_files import load_config\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (600_000_000, resource.RLIM_INFINITY))\n"
+        "local.run(load_config('tiny'), Path(sys.argv[1]))"
+    )
+    run = tmp_path / "run"
+    refused = subprocess.run([sys.executable, "-c", script, str(run)], capture_output=True, text=True)
+    assert "InputError: ulimit -v: got 600 MB of address space, expected at least 2000 MB" in refused.stderr
+    assert not run.exists()
