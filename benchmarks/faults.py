@@ -40,6 +40,9 @@ _PATIENCE = 1200.0
 _MORE_MEMORY = 32 << 20
 """Bytes that a stage may still take when its address space is limited."""
 
+_LOADED = 1_000_000_000
+"""Bytes of address space of a stage that has loaded its libraries: OpenBLAS spins for ever when it loads without memory."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
@@ -104,9 +107,11 @@ def _without_memory(stage: str, directory: Path) -> Iterator[str]:
     """Let the stage have hardly more address space than it has."""
     _undo(stage, directory)
     with _at_work(stage, directory) as (runner, pid):
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-        bound = pages * resource.getpagesize() + _MORE_MEMORY
-        resource.prlimit(pid, resource.RLIMIT_AS, (bound, bound))
+        while (taken := _address_space(pid)) < _LOADED and Path(f"/proc/{pid}").exists():
+            time.sleep(0.05)
+        bound = taken + _MORE_MEMORY
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_AS, (bound, bound))
     yield runner.said
 
 
@@ -218,6 +223,14 @@ def _undo(stage: str, directory: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _address_space(pid: int) -> int:
+    """Return the bytes of a process's address space; none of one that has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _state(directory: Path) -> dict:

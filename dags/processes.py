@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "LOCK_VARIABLE",
     "PARENT_VARIABLE",
     "InUseError",
+    "end_within",
     "hold",
     "in_use",
     "inherited_lock",
@@ -103,6 +105,20 @@ def tie_to_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):
         os._exit(1)
+
+
+def end_within(seconds: int, status: int) -> None:
+    """Have this process end with `status` at most so long after this, once its own work has ended.
+
+    After a failure a library's threads may wait for one another for many minutes, and the interpreter for them.
+    """
+
+    def leave(*_: Any) -> None:
+        if not threading.main_thread().is_alive():
+            os._exit(status)
+
+    signal.signal(signal.SIGALRM, leave)
+    signal.alarm(seconds)
 
 
 def report_error(text: str, *, transient: bool = False) -> None:

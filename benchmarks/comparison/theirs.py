@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,10 @@ class Rival:
         self.statics = torch.tensor(self.spec.static_fields)
         outputs = len(self.spec.layout.fields)
         inputs = outputs + self.spec.forcings.count + len(self.statics)
-        self.network = build(line.kind, self.spec.grid.shape, inputs, outputs, setting.width)
-        self.average = copy.deepcopy(self.network)
+        shape, width = self.spec.grid.shape, setting.width
+        # The transformer holds what cannot be copied; a network of its own can take the values over.
+        self.network, self.average = (build(line.kind, shape, inputs, outputs, width) for _ in range(2))
+        self.average.load_state_dict(self.network.state_dict())
 
     @property
     def parameters(self) -> int:

@@ -43,6 +43,9 @@ __all__ = [
     "reporting",
 ]
 
+_PARTING_SECONDS = 20
+"""For what a failed stage has left in threads to end."""
+
 Configuration = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A shipped configuration, a YAML file or a run directory.")
 ]
@@ -105,6 +108,7 @@ def reporting(directory: Path) -> Iterator[None]:
     except Exception as error:
         processes.report_error(short_message(error, directory), transient=may_pass(error, directory))
         _part(1, error)
+        processes.end_within(_PARTING_SECONDS, 1)
         if not processes.inherited_lock():
             raise
         traceback.print_exc()
