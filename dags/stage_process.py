@@ -21,6 +21,10 @@ __all__ = ["Ending", "StageProcess"]
 _GRACE = 20.0
 """Seconds a stage has to end after it was told to, before it is killed."""
 _LOG_TAIL = 12
+_HINTS = {
+    "SIGKILL": " The machine may have run out of memory.",
+    "SIGABRT": " A library aborted, as they do where a limit leaves too little memory (ulimit -v); see the log.",
+}
 _LOG_CHECK = 1.0
 
 
@@ -46,8 +50,7 @@ class Ending:
             return self.error
         if self.status < 0:
             name = signal.Signals(-self.status).name
-            hint = " The machine may have run out of memory." if name == "SIGKILL" else ""
-            return f"killed by {name}.{hint}"
+            return f"killed by {name}.{_HINTS.get(name, '')}"
         return tail(log, _LOG_TAIL) or f"ended with status {self.status}"
 
 
