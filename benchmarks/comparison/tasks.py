@@ -113,7 +113,8 @@ def work(task: Task, base: Path, results: Path) -> dict[str, Any]:
     }
     if task.period == "test":
         result["power_ratio"] = prepared.spectra(target)
-        if mine and len(updates) > 1:
+        # Of more stages than two the end of the first is no longer kept.
+        if mine and len(updates) == 2:
             result["scores_before_rollouts"] = scores_before_rollouts(prepared, updates)
     for name in ("checkpoints", "logs"):
         if task.period != "test":
