@@ -244,7 +244,7 @@ def _draw(tests: Sequence[dict[str, Any]], target: Path) -> bool:
         axis.axhline(1.0, color="0.6", lw=0.8)
         axis.set(title=title, xlabel="lead, days", ylim=(0, 1.6))
     axes[0].set_ylabel(f"RMSE / climatology's, {minutes:g} CPU min")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, metadata={"Date": None})
     return True
