@@ -1,9 +1,10 @@
 """Climate of long rollouts: whether power by degree and zonal means stay within a tenth of the truth's for 60 days.
 
-Forecasts of a training's checkpoints start through a year. Over windows of ten days, and over all forecasts, the power of every field by degree is compared with the truth's in bands of degrees, and the zonal mean
-with the truth's zonal mean, its error in units of the zonal mean's own spread over latitude. The day a field leaves is that
-of the first window in which either is off by more than a tenth. Weather beyond two weeks is another draw of the same climate, so
-the truth of the year before is held to the same: what that is off by, no forecast is to be blamed for.
+Forecasts of a training's checkpoints start through a year. Over windows of ten days, and over all forecasts, the power of
+every field by degree is compared with the truth's in bands of degrees, and the zonal mean with the truth's zonal mean, its
+error in units of the zonal mean's own spread over latitude. The day a field leaves is that of the first window in which
+either is off by more than a tenth. Weather beyond two weeks is another draw of the same climate, so the truth of the year
+before is held to the same: what that is off by, no forecast is to be blamed for.
 """
 
 from __future__ import annotations

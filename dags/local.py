@@ -88,8 +88,8 @@ def run(
         128 + the signal's number when the run was told to stop, `PREEMPTED` when the stage saved its work first.
 
     Raises:
-        InputError: the configuration, the source, the choice of stages or the directory cannot be used, or another
-            process works in it; nothing has been changed.
+        InputError: the configuration, the source, the choice of stages or the directory cannot be used, another process
+            works in it, or a limit leaves too little address space; nothing has been changed.
     """
     console = console or Console(stderr=True)
     refuse_foreign(directory)

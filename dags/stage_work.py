@@ -43,7 +43,8 @@ def work(
         force: work although the artefacts match.
 
     Raises:
-        InputError: an upstream artefact is missing, damaged or does not match, or the stage is worked on already.
+        InputError: an upstream artefact is missing, damaged or does not match, the stage is worked on already, or a limit
+            leaves too little address space.
     """
     require_address_space()
     run = Run.open(directory)

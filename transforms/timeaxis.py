@@ -46,8 +46,8 @@ def even_times(
         key: the configuration key of the period, for messages.
 
     Raises:
-        InputError: times that are missing, do not ascend or occur twice (anywhere in the series); within the period: no time, uneven
-            steps, or a step that does not divide `step_hours`.
+        InputError: times that are missing, do not ascend or occur twice (anywhere in the series); within the period: no
+            time, uneven steps, steps below a second, or a step that does not divide `step_hours`.
     """
     require_ascending(times)
     inside = np.arange(times.size) if period is None else np.flatnonzero(within(times, period))
