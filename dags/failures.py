@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.stores.retrying import UnreachableError, is_transient
@@ -39,13 +40,13 @@ def disk_message(error: BaseException, directory: Path | None = None) -> str | N
     """
     name = str(directory) if directory else ""
     reason = None
-    cause: BaseException | None = error
-    while cause is not None and reason is None:
+    for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _REASONS:
             reason, name = _REASONS[cause.errno], str(cause.filename or name)
         else:
             reason = next((text for code, text in _REASONS.items() if os.strerror(code) in str(cause)), None)
-        cause = cause.__cause__ or cause.__context__
+        if reason is not None:
+            break
     if reason is None and directory is not None and shutil.disk_usage(directory).free < _NO_SPACE_BYTES:
         reason = _REASONS[errno.ENOSPC]
     if reason is None:
@@ -65,12 +66,17 @@ def short_message(error: BaseException, directory: Path | None = None) -> str:
 
 
 def _is_want_of_memory(error: BaseException) -> bool:
+    return any(
+        isinstance(cause, MemoryError) or any(text in str(cause) for text in _MEMORY_TEXTS) for cause in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or any(text in str(cause) for text in _MEMORY_TEXTS):
-            return True
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def may_pass(error: BaseException, directory: Path | None = None) -> bool:
