@@ -68,13 +68,38 @@ the same climate, and so is the truth of the year before, whose departure stands
 
 
 def write_page(results: Path, target: Path) -> None:
-    """Write the page and its figure, ``images/skill.svg`` beside it."""
-    done = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    tests = [result for result in done if result["period"] == "test"]
-    parts = [_INTRODUCTION]
+    """Write the page and its figure, ``images/skill.svg`` beside it.
+
+    Args:
+        results: folder of what was done on one processor; a folder in it, other than ``costs``, is of another processor,
+            which headings call by the folder's name.
+        target: the page.
+    """
+    others = sorted(path for path in results.iterdir() if path.is_dir() and path.name != "costs")
+    processors = {"": _read(results), **{f", {path.name.replace('-', ' ')}": _read(path) for path in others}}
+    parts = [_INTRODUCTION, *(part for name, done in processors.items() for part in _sections(name, done)), _AFTER]
+    figure = target.parent / "images" / "skill.svg"
+    # Without matplotlib the figure that is there stays.
+    if _draw(processors, figure) or figure.is_file():
+        parts.append(f"![RMSE over climatology's against lead, by network](images/{figure.name})\n")
+    target.write_text("\n".join(parts))
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _tests(done: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [result for result in done if result["period"] == "test"]
+
+
+def _sections(processor: str, done: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the sections of one processor: of each budget, networks and ablations."""
+    tests = _tests(done)
+    parts = []
     for minutes in sorted({result["minutes"] for result in tests}, reverse=True):
         own = [result for result in tests if result["minutes"] == minutes]
-        parts.append(f"## {minutes:g} CPU minutes\n")
+        parts.append(f"## {minutes:g} CPU minutes{processor}\n")
         for title, lines in (("Networks", LINES), ("Ablations", ABLATIONS)):
             groups = {name: [result for result in own if result["line"] == name] for name in lines}
             groups = {name: group for name, group in groups.items() if group}
@@ -88,12 +113,7 @@ def write_page(results: Path, target: Path) -> None:
             parts += [f"### {title}\n", _skill(groups), _cost(groups, trials)]
             if title == "Networks":
                 parts += [_correlation(groups), *_gain(groups)]
-    parts.append(_AFTER)
-    figure = target.parent / "images" / "skill.svg"
-    # Without matplotlib the figure that is there stays.
-    if tests and (_draw(tests, figure) or figure.is_file()):
-        parts.append(f"![RMSE over climatology's against lead, by network](images/{figure.name})\n")
-    target.write_text("\n".join(parts))
+    return parts
 
 
 def _mean(group: Sequence[dict[str, Any]], system: str, metric: str, field: str, lead: int) -> float:
@@ -206,45 +226,45 @@ def _cost(groups: dict[str, list[dict[str, Any]]], trials: Mapping[str, int]) ->
     return _table(head, rows) + "\n" + note
 
 
-def _draw(tests: Sequence[dict[str, Any]], target: Path) -> bool:
-    """Draw RMSE over climatology's against lead, of the budget with most networks; return whether matplotlib is there."""
+def _draw(processors: Mapping[str, Sequence[dict[str, Any]]], target: Path) -> bool:
+    """Draw RMSE over climatology's against lead, a row for each processor; return whether matplotlib is there."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
         return False
     mpl.rcParams["svg.hashsalt"] = "skill"
-    networks: dict[float, set[str]] = defaultdict(set)
-    for result in tests:
-        networks[result["minutes"]] |= {result["line"]} & LINES.keys()
-    minutes = max(networks, key=lambda each: (len(networks[each]), each))
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for result in tests:
-        if result["minutes"] == minutes and result["line"] in LINES:
-            groups[result["line"]].append(result)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(_TITLES), sharey=True)
-    for axis, (field, title) in zip(axes, _TITLES.items(), strict=True):
-        for name in LINES:
-            if name not in groups:
-                continue
-            group = groups[name]
-            values = [
-                _mean(group, "model", "rmse", field, lead) / _mean(group, "climatology", "rmse", field, lead)
-                for lead in LEADS
-            ]
-            axis.plot(
-                [lead / 24 for lead in LEADS],
-                values,
-                marker="o",
-                ms=3,
-                lw=2 if name == OURS else 1,
-                label=group[0]["title"],
-            )
-        axis.axhline(1.0, color="0.6", lw=0.8)
-        axis.set(title=title, xlabel="lead, days", ylim=(0, 1.6))
-    axes[0].set_ylabel(f"RMSE / climatology's, {minutes:g} CPU min")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    drawn = {name: _widest(done) for name, done in processors.items() if _tests(done)}
+    figure = Figure(figsize=(9, 0.8 + 2.8 * len(drawn)), layout="constrained")
+    rows = figure.subplots(len(drawn), len(_TITLES), sharex=True, sharey=True, squeeze=False)
+    colors = {name: f"C{index}" for index, name in enumerate(LINES)}
+    handles: dict[str, Any] = {}
+    for row, (processor, (minutes, groups)) in zip(rows, drawn.items(), strict=True):
+        for axis, (field, title) in zip(row, _TITLES.items(), strict=True):
+            for name, group in groups.items():
+                ratios = [
+                    _mean(group, "model", "rmse", field, lead) / _mean(group, "climatology", "rmse", field, lead)
+                    for lead in LEADS
+                ]
+                days, width = [lead / 24 for lead in LEADS], 2 if name == OURS else 1
+                (handles[name],) = axis.plot(days, ratios, color=colors[name], marker="o", ms=3, lw=width)
+            axis.axhline(1.0, color="0.6", lw=0.8)
+            axis.set(title=title, xlabel="lead, days" if row is rows[-1] else "", ylim=(0, 1.6))
+        row[0].set_ylabel(f"RMSE / climatology's\n{minutes:g} CPU min{processor}")
+    known = [name for name in LINES if name in handles]
+    labels = [LINES[name].title for name in known]
+    columns = {"loc": "outside lower center", "ncols": 3, "fontsize": 8, "frameon": False}
+    figure.legend([handles[name] for name in known], labels, **columns)
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, metadata={"Date": None})
     return True
+
+
+def _widest(done: Sequence[dict[str, Any]]) -> tuple[float, dict[str, list[dict[str, Any]]]]:
+    """Return the budget that most networks were trained for, and their results by line."""
+    networks: dict[float, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for result in _tests(done):
+        if result["line"] in LINES:
+            networks[result["minutes"]][result["line"]].append(result)
+    minutes = max(networks, key=lambda each: (len(networks[each]), each))
+    return minutes, networks[minutes]
