@@ -30,12 +30,13 @@ All lines see the same windows through the same loader, with the same normalisat
 of the budget for single steps, the rest for rollouts of 8, at a third of the rate for the network of this project and at a quarter
 for rivals), gradient clipping and average of parameters, and train for the same CPU seconds, each on one core. Of the fields in the
 loss humidity has three tenths of the others' weight. Settings of learning rate, batch and width are chosen by trials a quarter as
-long, judged on a month between training and test; a table says how many each line had, and 0 means that its first setting was taken
-as it is. What is not in a setting (filters of 16 knots, rollouts of 8 and their rate, humidity's weight) shorter experiments with
-this project's network favoured. Compilation is not in the budget of those that compile. A rival's network is its authors' code where
-a package has it. What CPU seconds buy depends on the processor: the tables hold the updates, and on one a third as fast 20 minutes
-bought 12834 updates and not 35682, with which three seeds of this project's network came to 0.119 / 0.218 / 0.191 of persistence at
-1 day. Tables are of the mean over seeds, and are made by
+long, judged on a month between training and test; a table says how many each line had, and 0 means that none was as long: the setting
+is the first, or the best of shorter trials. What is not in a setting (filters of 16 knots, rollouts of 8 and their rate, humidity's
+weight) shorter experiments with this project's network favoured. Compilation is not in the budget of those that compile. A rival's
+network is its authors' code where a package has it. What CPU seconds buy depends on the processor, so the tables hold the updates.
+Sections of a third of the speed are of another one, on its own weather: there LSNO and the spherical transformer were trained, and
+this project's network once more. An update of either takes some 15 times as long as one of this project's network, so that a budget
+buys them few. Tables are of the mean over seeds, and are made by
 
     python benchmarks/skill.py --runs-dir runs --minutes MINUTES --seeds SEEDS --trials TRIALS --lines LINES
     python benchmarks/skill.py --page docs/skill.md
@@ -249,8 +250,10 @@ def _draw(processors: Mapping[str, Sequence[dict[str, Any]]], target: Path) -> b
                 days, width = [lead / 24 for lead in LEADS], 2 if name == OURS else 1
                 (handles[name],) = axis.plot(days, ratios, color=colors[name], marker="o", ms=3, lw=width)
             axis.axhline(1.0, color="0.6", lw=0.8)
-            axis.set(title=title, xlabel="lead, days" if row is rows[-1] else "", ylim=(0, 1.6))
+            axis.set(title=title, ylim=(0, 1.6))
         row[0].set_ylabel(f"RMSE / climatology's\n{minutes:g} CPU min{processor}")
+    for axis in rows[-1]:
+        axis.set_xlabel("lead, days")
     known = [name for name in LINES if name in handles]
     labels = [LINES[name].title for name in known]
     columns = {"loc": "outside lower center", "ncols": 3, "fontsize": 8, "frameon": False}
