@@ -59,6 +59,8 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         publish_result(task, results, work(task, base, results))
         return []
     if arguments.page:
+        if not results.is_dir():
+            sys.exit(f"--results: got {results}, expected a folder of results; the same command without --page makes one")
         write_page(results, arguments.page)
         return []
     command = [sys.executable, "-m", "dags", "run", str(CONFIGURATION), "--runs-dir", str(arguments.runs_dir)]

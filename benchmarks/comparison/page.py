@@ -36,13 +36,14 @@ weight) shorter experiments with this project's network favoured. Compilation is
 network is its authors' code where a package has it. What CPU seconds buy depends on the processor, so the tables hold the updates.
 Sections of a third of the speed are of another one, on its own weather: there LSNO and the spherical transformer were trained, and
 this project's network once more. An update of either takes some 15 times as long as one of this project's network, so that a budget
-buys them few. Tables are of the mean over seeds, and are made by
+buys them few. Of a wind as a vector WeatherBench 2 defines no ACC. Tables are of the mean over seeds, and are made by
 
     python benchmarks/skill.py --runs-dir runs --minutes MINUTES --seeds SEEDS --trials TRIALS --lines LINES
     python benchmarks/skill.py --page docs/skill.md
 
 The first makes the data (half an hour), then each training that `benchmarks/comparison/results` does not hold; with `--results` of an empty
-folder all of them. The number of updates that a budget buys is measured once and written down (`costs/`), so that a repeated training gives
+folder all of them. A folder within, such as `--results benchmarks/comparison/results/a-third-of-the-speed`, is for another processor, and
+has sections of its own. The number of updates that a budget buys is measured once and written down (`costs/`), so that a repeated training gives
 the same forecasts bit for bit on the same machine: `digest` in its result tells. Another processor rounds differently, and in six years
 that makes other weather of the same climate: where lines of a table were tested on different weather, letters tell, and differences of a
 few parts in a hundred between them say nothing.
@@ -228,14 +229,22 @@ def _cost(groups: dict[str, list[dict[str, Any]]], trials: Mapping[str, int]) ->
 
 
 def _draw(processors: Mapping[str, Sequence[dict[str, Any]]], target: Path) -> bool:
-    """Draw RMSE over climatology's against lead, a row for each processor; return whether matplotlib is there."""
+    """Draw RMSE over climatology's against lead, a row for each processor that networks were trained on.
+
+    Returns:
+        Whether there was something to draw, and matplotlib to draw it.
+    """
+    budgets = {name: _networks(done) for name, done in processors.items()}
+    # Of each processor the budget that most networks had, and of those the longest.
+    drawn = {name: max(own.items(), key=lambda item: (len(item[1]), item[0])) for name, own in budgets.items() if own}
+    if not drawn:
+        return False
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
         return False
     mpl.rcParams["svg.hashsalt"] = "skill"
-    drawn = {name: _widest(done) for name, done in processors.items() if _tests(done)}
     figure = Figure(figsize=(9, 0.8 + 2.8 * len(drawn)), layout="constrained")
     rows = figure.subplots(len(drawn), len(_TITLES), sharex=True, sharey=True, squeeze=False)
     colors = {name: f"C{index}" for index, name in enumerate(LINES)}
@@ -263,11 +272,10 @@ def _draw(processors: Mapping[str, Sequence[dict[str, Any]]], target: Path) -> b
     return True
 
 
-def _widest(done: Sequence[dict[str, Any]]) -> tuple[float, dict[str, list[dict[str, Any]]]]:
-    """Return the budget that most networks were trained for, and their results by line."""
+def _networks(done: Sequence[dict[str, Any]]) -> dict[float, dict[str, list[dict[str, Any]]]]:
+    """Return the tests of networks, no ablations, by budget and line."""
     networks: dict[float, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for result in _tests(done):
         if result["line"] in LINES:
             networks[result["minutes"]][result["line"]].append(result)
-    minutes = max(networks, key=lambda each: (len(networks[each]), each))
-    return minutes, networks[minutes]
+    return networks
