@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         return []
     if arguments.page:
         if not results.is_dir():
-            sys.exit(f"--results: got {results}, expected a folder of results; the same command without --page makes one")
+            sys.exit(f"--results: got {results}, expected a folder of results; without --page they are made")
         write_page(results, arguments.page)
         return []
     command = [sys.executable, "-m", "dags", "run", str(CONFIGURATION), "--runs-dir", str(arguments.runs_dir)]
